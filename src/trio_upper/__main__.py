@@ -1,0 +1,3 @@
+from trio_upper.cli import main
+
+main()

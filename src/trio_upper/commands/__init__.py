@@ -1,0 +1,19 @@
+"""The commands: each does one of the program's jobs under `trio.run` and returns the exit code."""
+
+import contextlib
+import sys
+
+
+def say(text: str) -> None:
+    """Print a line of the program's own to standard error, if there is one and it is read."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"trio-upper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in the nested `group`, of which the nurseries made it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

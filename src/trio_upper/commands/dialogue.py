@@ -1,0 +1,165 @@
+"""``client`` at a terminal: asks where to, then for messages, and connects again on request."""
+
+import os
+import signal
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+from typing import Self
+
+import trio
+
+from trio_upper.commands.client import Options, dial, explain, hold, quote
+from trio_upper.commands.signals import end_by, until_signal
+from trio_upper.dial import Target, parse_target, split_host
+from trio_upper.failures import CannotConnect
+from trio_upper.prompt import open_prompt
+from trio_upper.protocol import DEFAULT_HOST
+from trio_upper.terminal import Interrupted, Prompt, history_path
+
+# So many of the messages that were not answered are named one by one.
+NAMED = 5
+
+# How long, in seconds, to gather the messages that were entered and not sent yet.
+TAKING_REST = 0.05
+
+
+def run(host: str | None, port: str | None, options: Options) -> int:
+    """Talk to the person at the terminal; `host` and `port` are asked for if they are None.
+
+    Returns the exit code. A signal, and Ctrl-C, end the process as that signal does.
+    """
+    code: int | signal.Signals = 1
+    try:
+        code = trio.run(until_signal, partial(_talk, host, port, options))
+    except* Interrupted:  # Ctrl-C, which came as a key
+        code = signal.SIGINT
+    if isinstance(code, signal.Signals):
+        end_by(code)
+    return code
+
+
+async def _talk(host: str | None, port: str | None, options: Options) -> int:
+    async with open_prompt(history=history_path(os.environ)) as prompt:
+        with suppress(EOFError):  # Ctrl-D at a question
+            dialogue = _Dialogue(prompt, options)
+            if host is not None and port is None:
+                port = split_host(host)[1]
+            target, stream = await dialogue.connect(host, port)
+            while stream is not None:
+                complete, ended = await dialogue.converse(target, stream)
+                if ended:
+                    return 0 if complete else 1
+                stream = await dialogue.connect_again(target)
+    return 1
+
+
+class _Dialogue:
+    """What is said to the person and asked of them, before, in and after the conversations."""
+
+    def __init__(self, prompt: Prompt, options: Options) -> None:
+        self._prompt = prompt
+        self._options = options
+
+    async def connect(
+        self, host: str | None, port: str | None
+    ) -> tuple[Target, trio.abc.Stream | None]:
+        """Connect, asking for what is not given; where all is given, a failure is final."""
+        while True:
+            target = await self._ask_target(host, port)
+            stream = await self._dial(target)
+            if stream is not None or (host is not None and port is not None):
+                return target, stream
+
+    async def connect_again(self, target: Target) -> trio.abc.Stream | None:
+        """Offer to connect again until that succeeds, or until the person declines: None."""
+        while await self._prompt.offer("Enter connects again, Ctrl-D ends."):
+            if stream := await self._dial(target):
+                return stream
+        return None
+
+    async def _ask_target(self, host: str | None, port: str | None) -> Target:
+        asked = DEFAULT_HOST if host is None else host
+        while True:
+            try:
+                if host is None:
+                    asked = await self._prompt.ask("Host", asked)
+                target = parse_target(asked, port)
+                if port is None and split_host(asked)[1] is None:
+                    target = parse_target(asked, await self._prompt.ask("Port", str(target.port)))
+            except ValueError as error:
+                await self._say(str(error))
+            else:
+                return target
+
+    async def _dial(self, target: Target) -> trio.abc.Stream | None:
+        try:
+            return await dial(target, self._options)
+        except CannotConnect as failure:
+            await self._say(str(failure))
+            return None
+
+    async def converse(self, target: Target, stream: trio.abc.Stream) -> tuple[bool, bool]:
+        """Have one conversation, and say how it ended and which messages were not answered.
+
+        Returns whether all were answered, and whether it was the person who ended it.
+        """
+        where = f"[{target.host}]" if ":" in target.host else target.host
+        self._prompt.label = f"{where}:{target.port}> "
+        if not self._options.quiet:
+            await self._say(f"connected to {target.host} port {target.port}; Ctrl-D ends")
+        async with self._prompt.lines() as typed:
+            unanswered = _Unanswered(self._prompt, typed)
+            outcome = await hold(stream, unanswered, unanswered.show, self._options)
+            await unanswered.take_rest()
+        for line in explain(outcome, self._options):
+            await self._say(line)
+        for line in unanswered.named():
+            await self._say(line)
+        return outcome.complete, unanswered.ended
+
+    async def _say(self, text: str) -> None:
+        await self._prompt.notice(f"trio-upper: {text}")
+
+
+class _Unanswered:
+    """The messages that have been sent and not answered yet, between the prompt and the stream."""
+
+    def __init__(self, prompt: Prompt, typed: AsyncIterator[bytes]) -> None:
+        self._prompt = prompt
+        self._typed = typed
+        self._messages: deque[bytes] = deque()
+        #: Whether the person has ended the input.
+        self.ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            message = await anext(self._typed)
+        except StopAsyncIteration:
+            self.ended = True
+            raise
+        self._messages.extend(message.split(b"\n")[:-1])
+        return message
+
+    async def take_rest(self) -> None:
+        """Take what was entered when the server went, and can no more be sent."""
+        with trio.move_on_after(TAKING_REST):
+            while not self.ended:
+                await anext(self, None)
+
+    async def show(self, replies: bytes) -> None:
+        """Show `replies`; a line of them answers a message."""
+        for _ in range(min(replies.count(b"\n"), len(self._messages))):
+            self._messages.popleft()
+        await self._prompt.show(replies)
+
+    def named(self) -> list[str]:
+        """Return a line for each of the first unanswered messages, and one for the others."""
+        first = list(self._messages)[:NAMED]
+        more = len(self._messages) - len(first)
+        lines = [f"not answered: {quote(message)}" for message in first]
+        return [*lines, f"not answered: {more} more"] if more else lines

@@ -1,0 +1,45 @@
+"""Signals under Trio: which to receive, what they cancel, and how to end by one."""
+
+import signal
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import trio
+
+Result = TypeVar("Result")
+
+
+def not_ignored(*signals: signal.Signals) -> list[signal.Signals]:
+    """Return those of `signals` that whoever started this process did not have ignored.
+
+    A shell ignores SIGINT for what it runs in the background, `nohup` ignores SIGHUP; to receive
+    them all the same would undo what was asked for.
+    """
+    return [one for one in signals if signal.getsignal(one) is not signal.SIG_IGN]
+
+
+async def until_signal(job: Callable[[], Awaitable[Result]]) -> Result | signal.Signals:
+    """Return what `job` returns, or the signal that cancelled it: SIGINT, SIGTERM or SIGHUP."""
+    received: signal.Signals | None = None
+    stop = not_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if not stop:
+        return await job()
+    with trio.open_signal_receiver(*stop) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def wait_for_signal() -> None:
+                nonlocal received
+                received = signal.Signals(await anext(signals))
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait_for_signal)
+            result = await job()
+            nursery.cancel_scope.cancel()
+    return result if received is None else received
+
+
+def end_by(number: signal.Signals) -> NoReturn:
+    """End this process by the signal itself, so that the shell sees what ended it."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    raise AssertionError("the default action of the signal ends the process")

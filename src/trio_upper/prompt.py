@@ -1,0 +1,557 @@
+"""The prompt: lines typed with editing and history, while replies appear above it.
+
+prompt_toolkit speaks asyncio, so it lives on an asyncio loop in a thread of its own, for as long as
+there is a prompt (`open_asyncio`). Trio tasks await and cancel what runs there; the thread is
+always joined. All that reaches the screen is written from that loop, one piece after the other, so
+that no prompt is lost to something printed in the middle of it.
+
+Importing this takes a fifth of a second: do it only when there is a terminal to prompt at.
+"""
+
+import asyncio
+import math
+import os
+import re
+import select
+import signal
+import stat
+import termios
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO, TypeVar, TypeVarTuple, cast
+
+import trio
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.document import Document
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
+from prompt_toolkit.history import History, InMemoryHistory
+from prompt_toolkit.input.typeahead import clear_typeahead
+from prompt_toolkit.input.vt100 import Vt100Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+from trio_upper.terminal import (
+    READ_BYTES,
+    Interrupted,
+    PlainConsole,
+    Prompt,
+    escape,
+    saved_terminal,
+    silence,
+)
+
+if TYPE_CHECKING:
+    from prompt_toolkit.application import Application
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+TICK_MS = 200
+"""Milliseconds between two looks at whether to go on waiting for a terminal that takes nothing."""
+
+STOP_SECONDS = 0.2
+"""Seconds in which a stop signal surely stops the process; some are left over after it."""
+
+WRITE_BYTES = 16384
+"""Bytes given to the terminal at once: some 0.1 s of the slowest that is in use."""
+
+LONGEST_EDITED = 4096
+"""Characters of one line in the editor and in its history: it draws all of them at every key."""
+
+BURST_CHARACTERS = 32
+"""Characters that arrive at once and are no typing: even a held key comes one at a time."""
+
+HISTORY_ENTRIES = 1000
+"""Lines that arrow-up goes back: bash's default (HISTSIZE is 500 there) twice."""
+
+HISTORY_BYTES = 1024 * 1024
+"""Bytes of the history's file before its older half is dropped."""
+
+PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"  # xterm's bracketed paste mode (2004)
+
+BURST = re.compile(rf"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{{{BURST_CHARACTERS},}}")
+"""Text as it can be pasted: no control characters but tabs and ends of lines."""
+
+
+class Asyncio:
+    """An asyncio loop in another thread, whose jobs Trio tasks start, await and cancel."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._cancelled = 0
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a Trio task was cancelled and waits for its job to end; for any thread."""
+        return self._cancelled > 0
+
+    async def run(self, function: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
+        """Return what ``await function(*args)`` returns in the other thread.
+
+        A cancellation goes to the job, and this returns when the job has ended: with Cancelled
+        if the job ended by it, otherwise with what the job gave nevertheless.
+        """
+        waiting = trio.lowlevel.current_task()
+        token = trio.lowlevel.current_trio_token()
+        job: asyncio.Task[T]
+        cancel: Callable[[], NoReturn] | None = None
+
+        def start() -> None:
+            nonlocal job
+            job = self._loop.create_task(function(*args))
+            job.add_done_callback(lambda _: token.run_sync_soon(trio.lowlevel.reschedule, waiting))
+
+        def abort(raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+            nonlocal cancel
+            cancel = raise_cancel
+            self._cancelled += 1
+            self._loop.call_soon_threadsafe(lambda: job.cancel())
+            return trio.lowlevel.Abort.FAILED  # not yet: the job reschedules when it has ended
+
+        self._loop.call_soon_threadsafe(start)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if cancel is not None:
+            self._cancelled -= 1
+            if job.cancelled():
+                cancel()
+        return job.result()
+
+
+@asynccontextmanager
+async def open_asyncio() -> AsyncIterator[Asyncio]:
+    """Run an asyncio loop in a thread while the block lasts; the thread is joined at its end.
+
+    Jobs must have ended by then: whoever started one waits for it, and is inside the block.
+    """
+    with closing(asyncio.new_event_loop()) as loop:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run_forever, loop)
+            try:
+                yield Asyncio(loop)
+            finally:
+                loop.call_soon_threadsafe(loop.stop)
+
+
+async def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
+    # Shielded, so that the thread starts even if everything is cancelled at once: a job waits for
+    # a loop that runs. No deadline: the end of the block above stops the loop. The limiter is its
+    # own, as name look-ups that hang may have used up the common one.
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(loop.run_forever, limiter=trio.CapacityLimiter(1))
+
+
+class Screen:
+    """The terminal's output as prompt_toolkit writes to it: waits, but not while in a hurry.
+
+    A terminal that takes nothing (a frozen window, a dead link) holds up its writer for ever. Here
+    it holds up nobody who has been cancelled: what cannot be written then is dropped.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self, fd: int, hurried: Callable[[], bool]) -> None:
+        """Write to the non-blocking *fd*, which the caller closes."""
+        self._fd = fd
+        self._hurried = hurried
+        self._stuck = False
+        self._writable = select.poll()
+        self._writable.register(fd, select.POLLOUT)
+
+    def write(self, text: str) -> None:
+        """Write *text*; in a hurry only what is short, such as the sequences that tidy up."""
+        rest = memoryview(text.encode(errors="replace"))
+        with suppress(OSError):  # hung up: nobody is left to read it, and the input ends too
+            while rest and not (self._hurried() and len(rest) > WRITE_BYTES):
+                try:
+                    rest = rest[os.write(self._fd, rest[:WRITE_BYTES]) :]
+                except BlockingIOError:
+                    if not self._has_room():
+                        return
+
+    def _has_room(self) -> bool:
+        """Wait until the terminal takes output; False if it does not and there is a hurry."""
+        while not self._writable.poll(0 if self._stuck and self._hurried() else TICK_MS):
+            self._stuck = True
+            if self._hurried():
+                return False
+        self._stuck = False
+        return True
+
+    def flush(self) -> None:
+        """Do nothing: nothing is buffered here."""
+
+
+@contextmanager
+def unblocked(fd: int) -> Iterator[int]:
+    """Give a descriptor of the terminal *fd* whose writes do not block.
+
+    A new description, because O_NONBLOCK on this one would hit every process that shares it. Where
+    the terminal cannot be opened again (another user's, after ``su``), give *fd* itself.
+    """
+    flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        own = os.open(os.ttyname(fd), flags)
+    except OSError:
+        yield fd
+        return
+    try:
+        yield own
+    finally:
+        os.close(own)
+
+
+class Keyboard(Vt100Input):
+    """The terminal's input, in which pasted text stays in large pieces, bracketed or not.
+
+    prompt_toolkit takes text apart into keys, some 50 us each, and collects a bracketed paste by
+    adding strings, in time that grows with its square. Here a paste comes as `Keys.BracketedPaste`
+    with each read, and a burst of text is a paste too.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Read the terminal *fd*, which the caller closes."""
+        super().__init__(open(fd, encoding="utf-8", closefd=False))  # noqa: SIM115 (see closefd)
+        clear_typeahead(self)  # of an earlier prompt on a descriptor of the same number
+        self._pasting = False
+        self._held = ""  # the end of what was read, if a mark may begin there
+        self._after_return = False
+
+    def read_keys(self) -> list[KeyPress]:
+        """Return the keys that were pressed since the last time."""
+        data = self._held + self.stdin_reader.read(READ_BYTES)
+        self._held = ""
+        while data:
+            text, mark, data = data.partition(PASTE_END if self._pasting else PASTE_START)
+            if not mark:
+                text = self._hold(text)
+            self._take(text)
+            if mark:
+                self._pasting = not self._pasting
+        return self._taken()
+
+    def flush_keys(self) -> list[KeyPress]:
+        """Return the keys of a sequence that was never finished, such as Escape alone."""
+        if not self._pasting:
+            self.vt100_parser.feed(self._held)
+            self._held = ""
+        return super().flush_keys()
+
+    def forget(self) -> None:
+        """Throw away what was typed and not asked for."""
+        self._pasting = False  # its end mark may be in what is thrown away
+        self._held = ""
+        clear_typeahead(self)
+        termios.tcflush(self.fileno(), termios.TCIFLUSH)
+
+    def _hold(self, text: str) -> str:
+        """Return *text* without the beginning of a mark at its end, which is held back."""
+        mark = PASTE_END if self._pasting else PASTE_START
+        sizes = range(len(mark) - 1, 0, -1)
+        size = next((size for size in sizes if text.endswith(mark[:size])), 0)
+        self._held = text[len(text) - size :]
+        return text[: len(text) - size]
+
+    def _take(self, text: str) -> None:
+        if text and (self._pasting or BURST.fullmatch(text)):
+            self._buffer.append(KeyPress(Keys.BracketedPaste, self._lines(text)))
+        else:
+            self._after_return = False
+            self.vt100_parser.feed(text)
+
+    def _lines(self, text: str) -> str:
+        """Return pasted *text* with newlines only; a CRLF may be cut between two pieces."""
+        if self._after_return:
+            text = text.removeprefix("\n")
+        self._after_return = text.endswith("\r")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _taken(self) -> list[KeyPress]:
+        keys, self._buffer = self._buffer, []
+        return keys
+
+
+class FileHistory(History):
+    """Lines typed before, one a line in a file for the user alone; never a reason to fail.
+
+    A file that cannot be read or written is as good as none, and damage in it is text like any
+    other. The file is opened anew for each line: two clients may share it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def append_string(self, string: str) -> None:
+        """Add *string*, and forget the oldest in memory if there are too many."""
+        super().append_string(string)
+        del self._loaded_strings[HISTORY_ENTRIES:]
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Return what the file holds, the newest first."""
+        try:
+            with self._open() as file:
+                return reversed(_last_entries(file, HISTORY_BYTES))
+        except OSError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        """Append *string* to the file; drop the older half first if it is full."""
+        if len(string) > LONGEST_EDITED:
+            return
+        with suppress(OSError), self._open() as file:
+            if file.seek(0, os.SEEK_END) > HISTORY_BYTES:
+                kept = _last_entries(file, HISTORY_BYTES // 2)
+                file.truncate(0)
+                file.writelines(_entry(line) for line in kept)
+            file.write(_entry(string))
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self._path, "a+b", opener=_open_private) as file:  # Path.open has no opener
+            yield file
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file for the user alone, even if it was there before with another mode.
+
+    A FIFO of that name must not hold up the prompt (O_NONBLOCK), and a link to /dev/null, which
+    people set to have no history, must not change the mode of the device.
+    """
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.fchmod(fd, 0o600)
+    return fd
+
+
+def _last_entries(file: BinaryIO, limit: int) -> list[str]:
+    """Return the entries in the last *limit* bytes, the oldest first."""
+    start = max(0, file.seek(0, os.SEEK_END) - limit)
+    file.seek(start)
+    lines = file.read(limit).decode("utf-8", "surrogateescape").split("\n")
+    whole = lines[1:] if start else lines
+    return [line for line in whole if 0 < len(line) <= LONGEST_EDITED][-HISTORY_ENTRIES:]
+
+
+def _entry(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape") + b"\n"
+
+
+class Entry:
+    """Messages as they are typed: each line is echoed above the prompt and handed over.
+
+    The prompt stays up for the whole conversation instead of one prompt a line, so there is no
+    moment in which a key could be lost or a reply could meet a prompt that is just starting.
+    """
+
+    def __init__(
+        self, label: str, echo: Callable[[str], None], deliver: Callable[[bytes], None]
+    ) -> None:
+        self._label = label
+        self._echo = echo
+        self._deliver = deliver
+        self._held: list[str] = []  # the start of a line that is too long for the editor
+
+    def label(self) -> str:
+        """Return what stands before the text in the editor."""
+        held = sum(map(len, self._held))
+        return f"{self._label}({held:,} characters) " if held else self._label
+
+    def accept(self, buffer: Buffer) -> bool:
+        """Hand over the line in *buffer*; False, so that the next one starts empty."""
+        self._echo(f"{self.label()}{escape(buffer.text)}\n")
+        line = "".join(self._held) + buffer.text
+        if self._held:
+            self._held.clear()
+            buffer.reset()  # half a line is nothing for the history
+        self._deliver(_entry(line))
+        return False
+
+    def hold(self, buffer: Buffer) -> None:
+        """Take what is before the cursor out of the editor, as the start of the line."""
+        self._held.append(buffer.document.text_before_cursor)
+        buffer.reset(Document(buffer.document.text_after_cursor, 0))
+
+
+class Editor:
+    """A `terminal.Console` with editing and history; at most one prompt is up at a time."""
+
+    def __init__(
+        self, asyncio_: Asyncio, keyboard: Keyboard, output: Vt100_Output, history: History
+    ) -> None:
+        self._asyncio = asyncio_
+        self._keyboard = keyboard
+        self._output = output
+        self._history = history
+        self._app: Application[str] | None = None
+
+    async def print(self, text: str) -> None:
+        """Print *text*, whole lines, above the prompt if one is up."""
+        await self._asyncio.run(self._print, text)
+
+    async def ask(self, question: str, *, fresh: bool) -> str:
+        """Return the line typed after *question*; EOFError at Ctrl-D, `Interrupted` at Ctrl-C."""
+        return await self._asyncio.run(self._ask, question, fresh)
+
+    @asynccontextmanager
+    async def lines(self, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Keep the prompt up inside the block, or until Ctrl-D, and give what is typed."""
+        # No bound: what waits here was typed or pasted by hand, and holding up the editor would
+        # hold up Ctrl-C too.
+        send, receive = trio.open_memory_channel[bytes](math.inf)
+        async with receive, trio.open_nursery() as nursery:
+            nursery.start_soon(self._type, label, send)
+            yield receive
+            nursery.cancel_scope.cancel()
+
+    async def _type(self, label: str, send: trio.MemorySendChannel[bytes]) -> None:
+        token = trio.lowlevel.current_trio_token()
+        entry = Entry(label, self._write, lambda line: token.run_sync_soon(send.send_nowait, line))
+        with send, suppress(EOFError):
+            await self._asyncio.run(self._edit, entry)
+
+    async def _edit(self, entry: Entry) -> None:
+        session = self._session(entry.label, self._history, entry.hold, erase_when_done=True)
+        session.default_buffer.accept_handler = entry.accept
+        await self._run(session)
+
+    async def _ask(self, question: str, fresh: bool) -> str:
+        if fresh:
+            self._keyboard.forget()
+        return await self._run(self._session(question, InMemoryHistory(), Buffer.reset))
+
+    def _session(
+        self,
+        message: str | Callable[[], str],
+        history: History,
+        overflow: Callable[[Buffer], None],
+        erase_when_done: bool = False,
+    ) -> PromptSession[str]:
+        return PromptSession(
+            message,
+            history=history,
+            key_bindings=bindings_for(overflow),
+            erase_when_done=erase_when_done,
+            interrupt_exception=Interrupted,
+            input=self._keyboard,
+            output=self._output,
+        )
+
+    async def _run(self, session: PromptSession[str]) -> str:
+        def fail(_: object, context: dict[str, Any]) -> None:
+            error = context.get("exception") or RuntimeError(context["message"])
+            session.app.exit(exception=error)
+
+        # A bug in what a key does ends the prompt; asyncio would log it over the screen and go on.
+        asyncio.get_running_loop().set_exception_handler(fail)
+        self._app = session.app
+        try:
+            return await session.prompt_async(handle_sigint=False, set_exception_handler=False)
+        finally:
+            self._app = None
+
+    async def _print(self, text: str) -> None:
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        if self._app is not None:
+            self._app.renderer.erase()
+        self._output.write_raw(text)
+        self._output.flush()
+        if self._app is not None:
+            self._app.invalidate()
+
+
+def bindings_for(overflow: Callable[[Buffer], None]) -> KeyBindings:
+    """Return what our own keys do: pasted lines stay apart, Ctrl-Z suspends.
+
+    *overflow* makes room in a buffer that holds more than `LONGEST_EDITED` characters.
+    """
+    bindings = KeyBindings()
+
+    @bindings.add(Keys.BracketedPaste, filter=has_focus(DEFAULT_BUFFER))
+    def paste(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        text, newline, rest = event.data.partition("\n")
+        buffer.insert_text(text)
+        if len(buffer.text) > LONGEST_EDITED:
+            overflow(buffer)
+        if newline:
+            buffer.validate_and_handle()
+        if rest:  # for the next prompt, if this line has ended one
+            event.key_processor.feed(KeyPress(Keys.BracketedPaste, rest), first=True)
+
+    @bindings.add("c-z")
+    def suspend(_: KeyPressEvent) -> None:
+        run_in_terminal(_stop)
+
+    return bindings
+
+
+def _stop() -> None:
+    """Stop this job until the shell continues it; return then.
+
+    Not `Application.suspend_to_background`: another thread may take the signal, and this one would
+    draw the prompt again before the process stops.
+    """
+    os.kill(0, signal.SIGTSTP)  # the whole group, or the shell goes on waiting for a wrapper
+    time.sleep(STOP_SECONDS)
+
+
+@asynccontextmanager
+async def open_prompt(
+    *, label: str = "", history: Path | None = None, input_fd: int = 0, output_fd: int = 1
+) -> AsyncIterator[Prompt]:
+    """Talk to the person at the terminal inside the block; it is left as it was found.
+
+    *label* is what stands before a message that is typed, *history* the file for what was typed,
+    None for no file. Both descriptors must be terminals (termios.error otherwise) and are not
+    closed. ``TERM=dumb`` gives a prompt without editing, ``NO_COLOR`` one without dimmed times.
+
+    Nothing else may print to the terminal inside the block: use `Prompt.notice`. An exception
+    leaves the block in a group, as it does a nursery.
+    """
+    dumb = os.environ.get("TERM", "").lower() in {"dumb", "unknown"}
+    dim = not dumb and not os.environ.get("NO_COLOR")  # https://no-color.org
+    with saved_terminal(input_fd):
+        if dumb:
+            yield Prompt(PlainConsole(input_fd, output_fd), label=label)
+            return
+        async with open_editor(history, input_fd, output_fd) as editor:
+            yield Prompt(editor, label=label, dim=dim)
+
+
+@asynccontextmanager
+async def open_editor(history: Path | None, input_fd: int, output_fd: int) -> AsyncIterator[Editor]:
+    """Edit lines at a terminal inside the block; the terminal is left silent, see `silence`."""
+    silence(input_fd)
+    async with open_asyncio() as asyncio_:
+        with unblocked(output_fd) as fd:
+            screen = Screen(fd, lambda: asyncio_.hurried)
+            output = Vt100_Output(
+                cast("TextIO", screen),
+                get_size=partial(_size, output_fd),
+                term=os.environ.get("TERM"),
+                default_color_depth=ColorDepth.from_env(),  # NO_COLOR
+                enable_cpr=False,  # its answers would get lost among what is typed
+            )
+            past = InMemoryHistory() if history is None else FileHistory(history)
+            yield Editor(asyncio_, Keyboard(input_fd), output, past)
+
+
+def _size(fd: int) -> Size:
+    """Return the size of the terminal; one that does not know it has the usual one."""
+    try:
+        size = os.get_terminal_size(fd)
+    except OSError:  # hung up
+        size = os.terminal_size((0, 0))
+    return Size(rows=size.lines or 24, columns=size.columns or 80)

@@ -1,0 +1,307 @@
+"""The server's byte streams: a TCP socket with fewer system calls, and TLS with an end of stream.
+
+For each message, `trio.SocketStream` asks the kernel for bytes before there are any, arms Trio's
+epoll for one wait, and passes the scheduler once more after it has sent. That is about half of what
+a short message costs a server. Here a socket is registered once, waits first, and sends at once.
+Whoever uses `TunedStream` knows what is different, see there.
+"""
+
+import contextlib
+import fcntl
+import operator
+import select
+import socket
+import struct
+import termios
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+if TYPE_CHECKING:
+    import ssl
+
+# Bytes that one read asks for: large reads are what makes a bulk stream fast. From 128 KiB on, the
+# C library maps and unmaps memory for each of them, which costs more than they gain.
+READ_BYTES = 120 * 1024
+
+# How long, in seconds, a TLS peer has to answer our closing alert with its own.
+CLOSE_ANSWER = 0.25
+
+# Whatever epoll reports beside it, the end or an error, leaves the socket readable for good.
+_DATA_ONLY = select.EPOLLIN
+
+# A stream is heavy while its reads bring so many bytes. To answer that much takes as long as to
+# answer a dozen short messages.
+HEAVY_BYTES = 16 * 1024
+
+
+class Readiness:
+    """Knows which of many sockets have something to read; `run` it in the background.
+
+    Each socket is registered once, edge-triggered (epoll(7)), in one epoll of our own, and one task
+    waits for that by Trio's means. An edge is reported once, so each stream remembers it until it
+    has read its socket empty.
+
+    Trio runs every task that can run, one after the other, before it looks at the sockets again.
+    With many bulk streams a short message waits for all of them. So where there are several,
+    only one of the heavy streams has a turn between two looks at the sockets.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._streams: dict[int, TunedStream] = {}
+        self._queue: deque[TunedStream] = deque()
+        self._no_queue = trio.lowlevel.ParkingLot()
+        #: How many streams are heavy.
+        self.heavy = 0
+
+    async def run(self) -> None:
+        """Wake the streams that have something to read, until cancelled."""
+        with self._epoll:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wake_streams)
+                nursery.start_soon(self._give_turns)
+
+    async def _wake_streams(self) -> NoReturn:
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, events in self._epoll.poll(0):
+                self._streams[fd].wake(events)
+
+    async def _give_turns(self) -> NoReturn:
+        while True:
+            while not self._queue:
+                await self._no_queue.park()
+            self._queue.popleft().resume()
+            await trio.lowlevel.checkpoint()
+
+    def enqueue(self, stream: "TunedStream") -> None:
+        """Have a heavy stream wait for its turn."""
+        self._queue.append(stream)
+        self._no_queue.unpark()
+
+    def add(self, fd: int, stream: "TunedStream") -> None:
+        """Begin to watch; what is there already is reported, too."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+        self._streams[fd] = stream
+
+    def remove(self, fd: int) -> None:
+        """Stop watching; call it before the descriptor is closed."""
+        del self._streams[fd]
+        if not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+
+class TunedStream(trio.abc.HalfCloseableStream):
+    """A connected TCP socket as a Trio stream, for one task at a time.
+
+    It departs from the rules of `trio.abc.Stream` in one point: `send_all` is a checkpoint only
+    when the kernel does not take all at once. `receive_some` always is, so that a loop which
+    receives and sends is fair to other tasks and can be cancelled in each turn.
+
+    Resource handling: takes the socket out of `stream`, which is of no use afterwards.
+    """
+
+    __slots__ = (
+        "_heavy",
+        "_hung_up",
+        "_queued",
+        "_readable",
+        "_reader",
+        "_readiness",
+        "_sending_ended",
+        "_socket",
+        "_taken",
+    )
+
+    def __init__(self, stream: trio.SocketStream, readiness: Readiness) -> None:
+        raw = stream.socket
+        self._socket = socket.socket(raw.family, raw.type, raw.proto, fileno=raw.detach())
+        self._sending_ended = False
+        self._taken = 0
+        self._reader: trio.lowlevel.Task | None = None
+        self._readable = False
+        self._hung_up = False
+        self._heavy = False
+        self._queued = False
+        self._readiness = readiness
+        readiness.add(self._socket.fileno(), self)
+
+    def wake(self, events: int) -> None:
+        """Note what epoll reports; who waits for it goes on, now or at its turn."""
+        self._readable = True
+        if events != _DATA_ONLY:
+            self._hung_up = True
+        if self._has_turn():
+            self.resume()
+
+    def resume(self) -> None:
+        """Have the task that waits to read, if there is one, go on."""
+        self._queued = False
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            trio.lowlevel.reschedule(reader)
+
+    def _has_turn(self) -> bool:
+        """Return whether to read now; if there is something to read, it will have its turn."""
+        if self._readable and self._heavy and self._readiness.heavy > 1 and not self._queued:
+            self._queued = True
+            self._readiness.enqueue(self)
+        return self._readable and not self._queued
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, at most `max_bytes` (None: as much as suits); empty at the end."""
+        size = READ_BYTES
+        if max_bytes is not None and (size := operator.index(max_bytes)) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._reader is not None:
+            raise trio.BusyResourceError("another task is receiving")
+        while True:
+            if self._has_turn():
+                await trio.lowlevel.checkpoint()
+            else:
+                self._reader = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            try:
+                data = self._socket.recv(size)
+            except BlockingIOError:
+                self._readable = False
+            except OSError as error:
+                raise self._translated(error) from error
+            else:
+                # A short read has emptied the socket: the next byte is a new edge (epoll(7), Q9).
+                if len(data) < size and not self._hung_up:
+                    self._readable = False
+                if (len(data) >= HEAVY_BYTES) is not self._heavy:
+                    self._weigh(heavy=not self._heavy)
+                return data
+
+    def _weigh(self, *, heavy: bool) -> None:
+        self._heavy = heavy
+        self._readiness.heavy += 1 if heavy else -1
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`; at once, without a checkpoint, if the kernel takes it."""
+        if self._sending_ended:
+            raise trio.ClosedResourceError("the sending side was ended")
+        taken = self._send(data)
+        if taken == len(data):
+            return
+        with memoryview(data) as rest:
+            while taken < len(rest):
+                await trio.lowlevel.wait_writable(self._socket)
+                taken += self._send(rest[taken:])
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            taken = self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._translated(error) from error
+        self._taken += taken
+        return taken
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel has room for more."""
+        if self._sending_ended or self._socket.fileno() == -1:
+            raise trio.ClosedResourceError("the sending side was ended")
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def send_eof(self) -> None:
+        """End the sending side; the peer reads the end of the stream after all that was sent."""
+        await trio.lowlevel.checkpoint()
+        if self._sending_ended:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._translated(error) from error
+        self._sending_ended = True
+
+    async def aclose(self) -> None:
+        """Close the socket; waits for nothing."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close the socket, without a checkpoint; whoever waits on it is told."""
+        if self._socket.fileno() != -1:
+            self._readiness.remove(self._socket.fileno())
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            if self._heavy:
+                self._weigh(heavy=False)
+            self._readable = True
+            self.resume()  # to learn that it is closed
+
+    def delivered(self) -> int:
+        """Return how many of the bytes sent the peer's system has acknowledged.
+
+        Where the system does not tell (SIOCOUTQ, tcp(7)), return how many our own has taken.
+        """
+        try:
+            queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return self._taken
+        return self._taken - int(struct.unpack("i", queued)[0])
+
+    def _translated(self, error: OSError) -> Exception:
+        """Return what `trio.abc.Stream` has for an error of the socket."""
+        if self._socket.fileno() == -1:
+            return trio.ClosedResourceError("the socket was closed")
+        return trio.BrokenResourceError(str(error))
+
+
+class TLSServerStream(trio.abc.HalfCloseableStream):
+    """The server's side of TLS over `transport`, with an end of stream that the peer can hear.
+
+    TLS 1.3 lets each side end by itself (RFC 8446, section 6.1), but `trio.SSLStream` has no
+    `send_eof` (trio#823). Here it is, for goodbyes: what the peer still sends after it is received
+    as it is on the wire, good for nothing but to be discarded.
+
+    Resource handling: closing this stream leaves `transport` to whoever made it.
+    """
+
+    def __init__(self, transport: trio.abc.HalfCloseableStream, context: "ssl.SSLContext") -> None:
+        self._transport = transport
+        self._tls = trio.SSLStream(transport, context, server_side=True, https_compatible=False)
+        self._sending_ended = False
+
+    async def do_handshake(self) -> None:
+        """Shake hands; `trio.BrokenResourceError` if that fails. The caller sets the deadline."""
+        await self._tls.do_handshake()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`, as `trio.SSLStream.send_all`."""
+        await self._tls.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait as `trio.SSLStream.wait_send_all_might_not_block` does."""
+        await self._tls.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Return what has come; empty when the peer has ended its side, by a closing alert."""
+        if self._sending_ended:
+            return await self._transport.receive_some(max_bytes)
+        return await self._tls.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        """Send the closing alert, give the peer a moment to answer it, then end the transport."""
+        with trio.move_on_after(CLOSE_ANSWER):
+            # The peer's messages under way make this fail after the alert has gone out.
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self._tls.unwrap()
+        self._sending_ended = True
+        await self._transport.send_eof()
+
+    async def aclose(self) -> None:
+        """End the sending side, unless that was done; a peer that has left does not matter."""
+        if not self._sending_ended:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self.send_eof()

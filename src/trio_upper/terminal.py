@@ -1,0 +1,307 @@
+"""A person at a terminal: what reaches the screen, and what a conversation asks of a console.
+
+Nothing in here knows how lines are edited: that is `trio_upper.prompt`, which imports a heavy
+library and is imported only when there is somebody to prompt.
+"""
+
+import codecs
+import os
+import re
+import termios
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+READ_BYTES = 65536
+"""Bytes asked of the terminal at once; a line discipline hands out 4096 at most (termios(3))."""
+
+LONGEST_UNSHOWN = 65536
+"""Characters of a reply that may wait for the end of their line before they are shown."""
+
+UNSAFE = re.compile(
+    "["
+    "\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters: C0 except the newline, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # they turn the direction of what is read
+    "\xad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # they cannot be seen
+    "\u2028\u2029"  # line and paragraph separators
+    "\ud800-\udfff"  # surrogates, which no terminal can be sent
+    "]"
+)
+"""What is shown escaped.
+
+U+200C and U+200D are as invisible, but Persian words and emoji families are spelled with them.
+"""
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # ECMA-48, 8.3.117: SGR
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed at a prompt.
+
+    The terminal hands the key over as a character, so there was no SIGINT: who catches this ends
+    the program as SIGINT would.
+    """
+
+
+def escape(text: bytes | str) -> str:
+    r"""Return *text* without anything that could drive a terminal or hide what it says.
+
+    Control characters, direction overrides and invisible formats become ``\x1b`` or ``\u202e``,
+    bytes that are not UTF-8 ``\xff``; newlines stay. A backslash stays as it is, so this is for
+    eyes and cannot be undone.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return UNSAFE.sub(lambda found: _visible(found[0]), text)
+
+
+def _visible(character: str) -> str:
+    if "\x80" <= character <= "\xff":  # "\x9b" is the byte; "\u009b" is the code point
+        return f"\\u{ord(character):04x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class Escaper:
+    """`escape` for a stream: any split of the bytes gives the same text, 3 bytes held at most."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def feed(self, data: bytes) -> str:
+        """Return the text of *data*, without a code point that is not whole yet."""
+        return escape(self._decoder.decode(data))
+
+    def finish(self) -> str:
+        """Return what was held back, escaped as the bytes that it is; start anew."""
+        return escape(self._decoder.decode(b"", final=True))
+
+
+def history_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where what was typed is kept between runs; None if there is no place for it.
+
+    The user's state folder: https://specifications.freedesktop.org/basedir-spec/latest/
+    """
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # the specification: a relative path is invalid, ignore it
+        state = Path(environ.get("HOME", ""), ".local", "state")
+    return state / "trio-upper" / "history" if state.is_absolute() else None
+
+
+@contextmanager
+def saved_terminal(fd: int) -> Iterator[None]:
+    """Leave the terminal *fd* with the attributes it had, whatever happens inside.
+
+    What was typed and not read is thrown away: it was meant for the conversation, and the shell
+    would run it as commands. Waits for nothing (TCSANOW), also if nobody reads the output.
+    """
+    saved = termios.tcgetattr(fd)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):  # hung up: there is no terminal left to restore
+            termios.tcflush(fd, termios.TCIFLUSH)
+            termios.tcsetattr(fd, termios.TCSANOW, saved)
+
+
+def silence(fd: int) -> None:
+    """Stop the terminal *fd* from echoing and from changing what is typed; Ctrl-C still signals.
+
+    For the time between two prompts: with echo, typing would land in the middle of replies, and
+    a canonical terminal would eat a Ctrl-D that came too early, or make two lines' ends of a CRLF.
+    """
+    attributes = termios.tcgetattr(fd)
+    attributes[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
+    attributes[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+
+class Console(Protocol):
+    """A screen and a keyboard, as `Prompt` needs them."""
+
+    async def print(self, text: str) -> None:
+        """Print *text*, whole lines that are safe for a terminal, above what is being typed."""
+
+    async def ask(self, question: str, *, fresh: bool) -> str:
+        """Return the line typed after *question*; *fresh* forgets what was typed before it.
+
+        Raises EOFError at Ctrl-D and `Interrupted` at Ctrl-C.
+        """
+
+    def lines(self, label: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Prompt with *label* inside the block, for what is typed there; ends at Ctrl-D."""
+
+
+class Prompt:
+    """What the client says to a person and hears from them; made by `prompt.open_prompt`.
+
+    `label` is what stands before a message that is typed, such as ``127.0.0.1:8746> ``; it may be
+    changed between two conversations.
+    """
+
+    def __init__(self, console: Console, *, label: str = "", dim: bool = False) -> None:
+        """Talk on *console*; *dim* the round-trip times."""
+        self.label = label
+        self._console = console
+        self._time = f"   {DIM}%s{PLAIN}\n" if dim else "   %s\n"
+        self._sent: deque[float] = deque()
+        self._escaper = Escaper()
+        self._unfinished = ""
+
+    @asynccontextmanager
+    async def lines(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        r"""Show the prompt inside the block, for one conversation; give what is typed.
+
+        Each item is a line as UTF-8 with its ``\n``, and leaves for the server when it is taken:
+        its round-trip time starts then. The items end at Ctrl-D, and the prompt with them. It
+        goes at the end of the block too, at once; a line half typed is forgotten then.
+
+        Ctrl-C raises `Interrupted` out of the block, in an exception group as a nursery does.
+        """
+        self._sent.clear()
+        self._unfinished = ""
+        self._escaper = Escaper()
+        async with self._console.lines(escape(self.label)) as typed:
+            yield _Stamped(typed, self._sent)
+        if rest := self._unfinished + self._escaper.finish():
+            await self._console.print(f"{rest}\n")
+
+    async def show(self, reply: bytes) -> None:
+        """Print *reply*, a piece cut anywhere, above the prompt; it returns when it is printed.
+
+        Reply line k answers message k (no upper-casing makes or eats a newline), so each line
+        ends with the time since its message was taken. Text that is not a whole line is kept
+        until it is one, or too long, or the conversation ends.
+        """
+        now = trio.current_time()
+        text = self._unfinished + self._escaper.feed(reply)
+        *lines, self._unfinished = text.split("\n")
+        shown = [line + self._round_trip(now) for line in lines]
+        if len(self._unfinished) > LONGEST_UNSHOWN:
+            shown.append(f"{self._unfinished}\n")
+            self._unfinished = ""
+        if shown:
+            await self._console.print("".join(shown))
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _round_trip(self, now: float) -> str:
+        """Return the end of a reply line; without a time if no message was sent for it."""
+        if not self._sent:
+            return "\n"
+        seconds = now - self._sent.popleft()
+        return self._time % (f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.2f} ms")
+
+    async def notice(self, text: str) -> None:
+        """Print a line of our own above the prompt; foreign words in it are escaped."""
+        await self._console.print(f"{escape(text)}\n")
+
+    async def ask(self, question: str, default: str = "") -> str:
+        """Return the answer to *question* without spaces around it; Enter alone is *default*.
+
+        Raises EOFError at Ctrl-D and `Interrupted` at Ctrl-C.
+        """
+        hint = f" [{default}]" if default else ""
+        answer = await self._console.ask(escape(f"{question}{hint}: "), fresh=False)
+        return answer.strip() or default
+
+    async def offer(self, question: str) -> bool:
+        """Ask for Enter, which is True, or Ctrl-D, which is False; raises `Interrupted`.
+
+        What was typed before the question cannot answer it, and words are no answer.
+        """
+        try:
+            while await self._console.ask(escape(f"{question} "), fresh=True):
+                pass
+        except EOFError:
+            return False
+        return True
+
+
+class _Stamped(AsyncIterator[bytes]):
+    """Lines that are typed, with the times at which they were taken."""
+
+    def __init__(self, typed: AsyncIterator[bytes], taken: deque[float]) -> None:
+        self._typed = typed
+        self._taken = taken
+
+    async def __anext__(self) -> bytes:
+        line = await anext(self._typed)
+        self._taken.extend([trio.current_time()] * line.count(b"\n"))
+        return line
+
+
+class PlainConsole:
+    """A terminal that can only print (``TERM=dumb``): no editing but its own, no cursor moved.
+
+    It stays canonical and echoes, so Ctrl-C is SIGINT and a line has 4095 bytes at most.
+    """
+
+    def __init__(self, input_fd: int, output_fd: int) -> None:
+        self._input_fd = input_fd
+        self._output_fd = output_fd
+        self._label = ""
+        self._at_line_start = True
+
+    async def print(self, text: str) -> None:
+        """Print *text*, then the label again: what is half typed stays in the terminal."""
+        await self._write(text, self._label)
+
+    async def ask(self, question: str, *, fresh: bool) -> str:
+        """Return the line typed after *question*; EOFError at Ctrl-D."""
+        if fresh:
+            termios.tcflush(self._input_fd, termios.TCIFLUSH)
+        await self._write("", question)
+        line = await self.read()
+        if not line:
+            raise EOFError
+        return line.decode("utf-8", "replace").rstrip("\n")
+
+    @asynccontextmanager
+    async def lines(self, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Show *label* and give what is typed, until Ctrl-D or the end of the block."""
+        self._label = label
+        await self._write("", label)
+        try:
+            yield _Typed(self)
+        finally:
+            self._label = ""
+
+    async def read(self) -> bytes:
+        """Return what was typed; empty at Ctrl-D. A canonical terminal gives a line at a time."""
+        await trio.lowlevel.wait_readable(self._input_fd)
+        typed = os.read(self._input_fd, READ_BYTES)
+        if typed:
+            self._at_line_start = True
+        else:
+            self._label = ""
+        return typed
+
+    async def _write(self, text: str, label: str) -> None:
+        start = "" if self._at_line_start else "\n"
+        self._at_line_start = not label
+        data = f"{start}{text}{label}".encode(errors="replace")
+        # A terminal that nobody reads blocks for ever; a thread may be left behind with it.
+        await trio.to_thread.run_sync(_write_all, self._output_fd, data, abandon_on_cancel=True)
+
+
+class _Typed(AsyncIterator[bytes]):
+    """What is typed at a plain console, as it comes."""
+
+    def __init__(self, console: PlainConsole) -> None:
+        self._console = console
+
+    async def __anext__(self) -> bytes:
+        if typed := await self._console.read():
+            return typed
+        raise StopAsyncIteration
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    with suppress(OSError):  # hung up: nobody is left to read it, and the input ends too
+        while rest:
+            rest = rest[os.write(fd, rest) :]

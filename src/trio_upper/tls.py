@@ -1,0 +1,230 @@
+"""The two SSL contexts, and words for what goes wrong with them: bad files, failed handshakes."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import NoReturn, cast
+
+import trio
+
+# What a server says to a peer that spoke no TLS, or too little of it: a record with the fatal alert
+# *unexpected message* (RFC 8446 sections 5.1 and 6.2). OpenSSL leaves such a peer without a word.
+NOT_TLS_ALERT = b"\x15\x03\x03\x00\x02\x02\x0a"
+
+# Python's own default, which whoever builds it may leave to the system's configuration.
+_OLDEST = ssl.TLSVersion.TLSv1_2
+
+_UNKNOWN_CA = "unknown CA"
+
+# OpenSSL's names for what failed, in words for the server's log. The client's own alerts (RFC 8446
+# section 6.2) come without the version that OpenSSL puts before them.
+_REASONS = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate from the client",
+    "WRONG_VERSION_NUMBER": "the client spoke no TLS",
+    "RECORD_LAYER_FAILURE": "the client spoke no TLS",
+    "PACKET_LENGTH_TOO_LONG": "the client spoke no TLS",
+    "HTTP_REQUEST": "the client spoke no TLS, but HTTP",
+    "HTTPS_PROXY_REQUEST": "the client spoke no TLS, but HTTP",
+    "UNEXPECTED_EOF_WHILE_READING": "closed during the handshake",
+    "UNSUPPORTED_PROTOCOL": "no TLS version in common",
+    "ALERT_PROTOCOL_VERSION": "no TLS version in common",
+    "NO_SHARED_CIPHER": "no cipher in common",
+    "ALERT_HANDSHAKE_FAILURE": "no cipher in common",
+    "ALERT_UNKNOWN_CA": f"the client does not accept this server's certificate: {_UNKNOWN_CA}",
+    "ALERT_BAD_CERTIFICATE": "the client does not accept this server's certificate",
+    "ALERT_CERTIFICATE_UNKNOWN": "the client does not accept this server's certificate",
+    "ALERT_CERTIFICATE_EXPIRED": "the client does not accept this server's certificate: expired",
+}
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h, all of them ways of not leading to a CA that is trusted.
+_UNKNOWN_CA_CODES = frozenset({2, 18, 19, 20, 21})
+
+
+class BadCertificate(ValueError):
+    """A file of certificates or keys cannot be used; `str()` of it is one line for a person."""
+
+
+class HandshakeRefused(ssl.SSLError):
+    """A server refused a handshake; `alert` is what OpenSSL would have the client know."""
+
+    def __init__(self, alert: bytes) -> None:
+        super().__init__("handshake refused")
+        self.alert = alert
+
+
+class _ServerObject(ssl.SSLObject):
+    """Hands out the alert of a handshake that fails, which `trio.SSLStream` leaves unsent.
+
+    Without it no client can tell why it was refused: it sees the connection end, and that is all.
+    """
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as error:
+            raise HandshakeRefused(self.outgoing.read()) from error
+
+
+class _ServerContext(ssl.SSLContext):
+    sslobject_class = _ServerObject
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        cast("_ServerObject", made).outgoing = outgoing
+        return made
+
+
+def client_context(
+    *, ca: Path | None, insecure: bool, cert: Path | None, key: Path | None
+) -> ssl.SSLContext:
+    """Return the context of a client: TLS 1.2 and later, certificate and host name verified.
+
+    `ca` is a PEM file with the only CAs to trust; None: those of the system. `insecure` verifies
+    nothing at all. `cert` and `key` are the client's own, as PEM files; None for `cert`: it has
+    none; None for `key`: it is in the file of `cert`.
+
+    Error handling: `BadCertificate` for a file that cannot be used. Nobody is asked for a
+    passphrase.
+    """
+    if key is not None and cert is None:
+        raise BadCertificate(f"the key in {_named(key)} needs the certificate that it belongs to")
+    context = _trusting(ca)
+    context.minimum_version = _OLDEST
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if cert is not None:
+        _load_pair(context, cert, key)
+    return context
+
+
+def server_context(*, cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
+    """Return the context of a server: TLS 1.2 and later.
+
+    `cert` and `key` are PEM files; None for `key`: it is in the file of `cert`. `client_ca` is a
+    PEM file with the CAs that must have signed the client's certificate, which is then demanded;
+    None: clients need none.
+
+    Error handling: `BadCertificate` for a file that cannot be used. Nobody is asked for a
+    passphrase. A handshake that fails raises `HandshakeRefused` out of the ssl module, which
+    `trio.SSLStream` makes the cause of its `trio.BrokenResourceError`; see `alert_for`.
+    """
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _OLDEST
+    _load_pair(context, cert, key)
+    if client_ca is not None:
+        _demand_certificate(context, client_ca)
+    return context
+
+
+def alert_for(error: BaseException) -> bytes:
+    """Return what a server sends on the bare transport after a handshake that failed with `error`.
+
+    `error` is what `trio.SSLStream.do_handshake` raised, or the `trio.TooSlowError` of its
+    deadline. A client, of ours or not, explains itself by it; a plain client knows it for TLS.
+    """
+    refusal = error.__cause__
+    alert = refusal.alert if isinstance(refusal, HandshakeRefused) else b""
+    return alert or NOT_TLS_ALERT
+
+
+def describe_handshake_failure(error: BaseException) -> str:
+    """Return in a few words, for the server's log, why the handshake with a client failed.
+
+    `error` is what `trio.SSLStream.do_handshake` raised, or the `trio.TooSlowError` of its
+    deadline.
+    """
+    while error.__cause__ is not None:  # Trio says *broken*, and what that came from says why
+        error = error.__cause__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        unknown = error.verify_code in _UNKNOWN_CA_CODES
+        why = _UNKNOWN_CA if unknown else error.verify_message
+        return f"the client's certificate is not accepted: {why}"
+    if isinstance(error, ssl.SSLError):
+        return _reason(error)
+    if isinstance(error, trio.TooSlowError):
+        return "not finished in time"
+    return "reset during the handshake"
+
+
+def _reason(error: ssl.SSLError) -> str:
+    reason = error.reason or str(error)  # OpenSSL's errors outnumber the names that Python knows
+    _, is_alert, alert = reason.partition("_ALERT_")
+    key = f"ALERT_{alert}" if is_alert else reason
+    return _REASONS.get(key, reason.replace("_", " ").lower())
+
+
+def _trusting(ca: Path | None) -> ssl.SSLContext:
+    if ca is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise BadCertificate(_bad_ca(ca, error)) from error
+
+
+def _demand_certificate(context: ssl.SSLContext, client_ca: Path) -> None:
+    try:
+        context.load_verify_locations(client_ca)
+    except OSError as error:
+        raise BadCertificate(_bad_ca(client_ca, error)) from error
+    context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _load_pair(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    keyed = key or cert
+
+    def refuse_to_ask() -> NoReturn:  # without this, OpenSSL asks at the terminal
+        raise BadCertificate(f"the key in {_named(keyed)} is encrypted; decrypt it first")
+
+    try:
+        context.load_cert_chain(cert, key, password=refuse_to_ask)
+    except OSError as error:
+        raise BadCertificate(_bad_pair(cert, keyed, error)) from error
+
+
+def _bad_ca(ca: Path, error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"{_named(ca)} holds no CA certificate that can be used; PEM is expected"
+    return f"cannot read {_named(ca)}: {error.strerror}"
+
+
+def _bad_pair(cert: Path, keyed: Path, error: OSError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        # The ssl module does not say which file it was; it reads them in this order.
+        unread = next((path for path in (cert, keyed) if not _is_readable(path)), cert)
+        return f"cannot read {_named(unread)}: {error.strerror}"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return f"the key in {_named(keyed)} does not belong to the certificate in {_named(cert)}"
+    if error.reason:
+        return f"cannot use the certificate in {_named(cert)}: {_reason(error)}"
+    if _holds_certificate(cert):
+        return f"{_named(keyed)} holds no private key that can be used; PEM is expected"
+    return f"{_named(cert)} holds no certificate that can be used; PEM is expected"
+
+
+def _is_readable(path: Path) -> bool:
+    return os.access(path, os.R_OK) and not path.is_dir()
+
+
+def _holds_certificate(path: Path) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        return False
+    return True
+
+
+def _named(path: Path) -> str:
+    return repr(str(path))  # one line, whatever the file's name holds

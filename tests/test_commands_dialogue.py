@@ -1,0 +1,502 @@
+"""The dialogue at a terminal, with a prompt that has been told what the person answers."""
+
+import errno
+import signal
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_upper.account import COMPARED_BYTES
+from trio_upper.commands import dialogue
+from trio_upper.commands.client import Options
+from trio_upper.commands.dialogue import NAMED
+from trio_upper.dial import Target
+from trio_upper.failures import Attempt, CannotConnect
+from trio_upper.protocol import shutdown_notice
+from trio_upper.terminal import Interrupted
+
+TIMEOUT = 1000
+"""Seconds of virtual time after which a test has failed."""
+
+Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+
+WAITS = "the person types nothing more, and waits"
+CTRL_C = Interrupted()
+CTRL_D = EOFError()
+GONE = "the server closed the connection"
+AGAIN = "Enter connects again, Ctrl-D ends."
+
+
+class Killed(BaseException):
+    """Stands for the end of this process by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+
+class Typed:
+    """What the person types in one conversation, and Ctrl-D after it."""
+
+    def __init__(self, script: tuple[bytes | str | Exception, ...]) -> None:
+        self._script = deque(script)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await wait_all_tasks_blocked()  # so that what was typed before has been answered
+        match self._script.popleft() if self._script else None:
+            case bytes(line):
+                return line
+            case Exception() as key:
+                raise key
+            case str():
+                await trio.sleep_forever()
+        raise StopAsyncIteration
+
+
+class Person:
+    """Somebody at a prompt: `answers` and `offers` are what is answered, `talks` what is typed.
+
+    `screen` is all that was shown, with the label where a conversation begins and `.` where its
+    prompt has gone.
+    """
+
+    def __init__(self) -> None:
+        self.label = ""
+        self.answers: deque[str | Exception] = deque()
+        self.offers: deque[bool | Exception] = deque()
+        self.talks: deque[tuple[bytes | str | Exception, ...]] = deque()
+        self.screen: list[str] = []
+        self.history: Path | None = None
+
+    async def ask(self, question: str, default: str = "") -> str:
+        await trio.lowlevel.checkpoint()
+        self.screen.append(f"{question} [{default}]")
+        answer = self.answers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or default
+
+    async def offer(self, question: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.screen.append(question)
+        answer = self.offers.popleft()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def notice(self, text: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.screen.append(text.removeprefix("trio-upper: "))
+        assert text.startswith("trio-upper: ")
+
+    async def show(self, reply: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.screen.append(reply.decode())
+
+    @asynccontextmanager
+    async def lines(self) -> AsyncGenerator[Typed]:
+        self.screen.append(self.label)
+        yield Typed(self.talks.popleft())
+        self.screen.append(".")
+
+
+class World:
+    """The person and the network: `network` has what comes of each dialling, one after the other.
+
+    That is a peer, or why there is no connection.
+    """
+
+    def __init__(self) -> None:
+        self.person = Person()
+        self.network: deque[Peer | CannotConnect] = deque()
+        self.dialled: list[Target] = []
+        self.options: list[Options] = []
+        self.tidied = False
+
+    @asynccontextmanager
+    async def open_prompt(self, *, history: Path | None) -> AsyncGenerator[Person]:
+        self.person.history = history
+        try:
+            yield self.person
+        finally:
+            self.tidied = True
+
+    async def dial(self, target: Target, options: Options) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.dialled.append(target)
+        self.options.append(options)
+        found = self.network.popleft()
+        if isinstance(found, CannotConnect):
+            raise found
+        ours, theirs = memory_stream_pair()
+        trio.lowlevel.spawn_system_task(self._serve, found, theirs)
+        return ours
+
+    async def _serve(self, peer: Peer, stream: trio.abc.HalfCloseableStream) -> None:
+        await peer(stream)
+        await stream.aclose()
+
+
+async def upper(stream: trio.abc.HalfCloseableStream) -> None:
+    """Answer as a server does, for ASCII."""
+    async for data in stream:
+        await stream.send_all(bytes(data).upper())
+
+
+def answering(words: bytes, *, after: int = 1) -> Peer:
+    """Return a peer that reads `after` times, says `words` and closes."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        for _ in range(after):
+            await stream.receive_some()
+        await stream.send_all(words)
+
+    return peer
+
+
+def refused(host: str = "example.lan") -> CannotConnect:
+    error = ConnectionRefusedError(errno.ECONNREFUSED, "")
+    return CannotConnect(host, 80, attempts=(Attempt(address="::1", error=error),), seconds=0.5)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    made = World()
+
+    plain_run = trio.run
+
+    async def bounded(job: Callable[..., Any], *args: object) -> Any:
+        with trio.fail_after(TIMEOUT):
+            return await job(*args)
+
+    def run_in_virtual_time(*job: Any) -> Any:
+        return plain_run(bounded, *job, clock=MockClock(autojump_threshold=0))
+
+    def killed(number: signal.Signals) -> None:
+        raise Killed(number)
+
+    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    monkeypatch.setattr(dialogue, "open_prompt", made.open_prompt)
+    monkeypatch.setattr(dialogue, "dial", made.dial)
+    monkeypatch.setattr(dialogue, "end_by", killed)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return made
+
+
+def run(host: str | None = "example.lan", port: str | None = "80", *, quiet: bool = False) -> int:
+    return dialogue.run(host, port, Options(quiet=quiet))
+
+
+# ------------------------------------------------------------------ a conversation
+
+
+def test_messages_and_replies(world: World, tmp_path: Path) -> None:
+    """Ctrl-D after the last message ends it; with all answered that is exit code 0."""
+    world.network.append(upper)
+    world.person.talks.append((b"hello\n", b"bye\n"))
+    assert run() == 0
+    assert world.person.screen == [
+        "connected to example.lan port 80; Ctrl-D ends",
+        "example.lan:80> ",
+        "HELLO\n",
+        "BYE\n",
+        ".",
+    ]
+    assert world.person.history == tmp_path / "trio-upper" / "history"
+
+
+def test_quiet_leaves_out_what_is_no_reply(world: World) -> None:
+    """Nobody who asked for replies only is told that there is a connection."""
+    world.network.append(upper)
+    world.person.talks.append((b"hello\n",))
+    assert run(quiet=True) == 0
+    assert world.person.screen == ["example.lan:80> ", "HELLO\n", "."]
+    assert world.options == [Options(quiet=True)]
+
+
+def test_an_ipv6_address_is_in_brackets_at_the_prompt(world: World) -> None:
+    """Where the port follows it; the words have no need of them."""
+    world.network.append(upper)
+    world.person.talks.append(())
+    assert run("[::1]", "80") == 0
+    assert world.person.screen == [
+        "connected to ::1 port 80; Ctrl-D ends",
+        "[::1]:80> ",
+        ".",
+    ]
+
+
+# ------------------------------------------------------------------ where to
+
+
+def test_what_is_not_given_is_asked_for(world: World) -> None:
+    """Host and port, with the defaults in brackets; Enter takes them."""
+    world.network.append(upper)
+    world.person.talks.append(())
+    world.person.answers += ["", ""]
+    assert run(None, None) == 0
+    assert world.person.screen[:2] == ["Host [127.0.0.1]", "Port [8746]"]
+    assert world.dialled == [Target(host="127.0.0.1", port=8746)]
+
+
+def test_what_is_given_is_not_asked_for(world: World) -> None:
+    """With a host, the port alone is."""
+    world.network.append(upper)
+    world.person.talks.append(())
+    world.person.answers += ["81"]
+    assert run("example.lan", None) == 0
+    assert world.person.screen[0] == "Port [8746]"
+    assert world.dialled == [Target(host="example.lan", port=81)]
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "target"),
+    [
+        ("example.lan:81", None, Target(host="example.lan", port=81)),
+        ("[::1]:81", None, Target(host="::1", port=81)),
+        ("example.lan:81", "81", Target(host="example.lan", port=81)),
+    ],
+)
+def test_a_host_that_carries_the_port_is_complete(
+    world: World, host: str, port: str | None, target: Target
+) -> None:
+    """Nothing is asked for, and a failure is final, as where both are given."""
+    world.network += [upper, refused()]
+    world.person.talks.append(())
+    assert run(host, port) == 0
+    assert world.person.screen[0] == f"connected to {target.host} port 81; Ctrl-D ends"
+    del world.person.screen[:]
+    assert run(host, port) == 1
+    assert world.person.screen == [str(refused())]
+    assert world.dialled == [target, target]
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_carries_no_port(world: World, host: str) -> None:
+    """Not even one whose end looks like it."""
+    world.network.append(upper)
+    world.person.talks.append(())
+    world.person.answers += ["81"]
+    assert run(host, None) == 0
+    assert world.person.screen[0] == "Port [8746]"
+    assert world.dialled == [Target(host="::1", port=81)]
+
+
+def test_an_answer_that_carries_the_port_is_complete(world: World) -> None:
+    """The port is not asked for, but after a failure the host is, for that can help."""
+    world.network += [refused(), upper]
+    world.person.talks.append(())
+    world.person.answers += ["nowhere:81", "[::1]:82"]
+    assert run(None, None) == 0
+    assert world.person.screen[:3] == ["Host [127.0.0.1]", str(refused()), "Host [127.0.0.1]"]
+    assert world.dialled == [Target(host="nowhere", port=81), Target(host="::1", port=82)]
+
+
+def test_a_wrong_answer_is_explained_and_asked_for_again(world: World) -> None:
+    """What was wrong is the default of the next question, for it is mostly a slip."""
+    world.network.append(upper)
+    world.person.talks.append(())
+    world.person.answers += ["ex ample", "example.lan", "http", "", "80"]
+    assert run(None, None) == 0
+    asked = [line for line in world.person.screen if "[" in line or "is no" in line]
+    assert [line.partition(";")[0] for line in asked] == [
+        "Host [127.0.0.1]",
+        "'ex ample' is no host",
+        "Host [ex ample]",
+        "Port [8746]",
+        "'http' is no port",
+        "Host [example.lan]",
+        "Port [8746]",
+    ]
+    assert world.dialled == [Target(host="example.lan", port=80)]
+
+
+def test_a_failed_connection_is_explained_and_asked_for_again(world: World) -> None:
+    """As long as there is something to ask."""
+    world.network += [refused("nowhere"), upper]
+    world.person.talks.append(())
+    world.person.answers += ["nowhere", "80", "example.lan", "80"]
+    assert run(None, None) == 0
+    assert world.person.screen[2] == str(refused("nowhere"))
+    assert [target.host for target in world.dialled] == ["nowhere", "example.lan"]
+
+
+def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: World) -> None:
+    """The host stands, another port may help."""
+    world.network += [refused(), upper]
+    world.person.talks.append(())
+    world.person.answers += ["80", "81"]
+    assert run("example.lan", None) == 0
+    assert world.person.screen[:3] == ["Port [8746]", str(refused()), "Port [8746]"]
+    assert [target.port for target in world.dialled] == [80, 81]
+
+
+def test_a_failed_connection_is_final_where_all_was_given(world: World) -> None:
+    """Exit code 1, and no question that a script could not answer."""
+    world.network.append(refused())
+    assert run() == 1
+    assert world.person.screen == [str(refused())]
+
+
+@pytest.mark.parametrize("answers", [[CTRL_D], ["example.lan", CTRL_D]])
+def test_ctrl_d_at_a_question_ends(world: World, answers: list[str | Exception]) -> None:
+    """There was no conversation, so that is exit code 1."""
+    world.person.answers += answers
+    assert run(None, None) == 1
+    assert not world.dialled
+
+
+# ------------------------------------------------------------------ ends
+
+
+def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world: World) -> None:
+    """With the reason; Enter connects to the same place again, as often as it takes."""
+    world.network += [answering(b"HELLO\n" + shutdown_notice()), refused(), upper]
+    world.person.talks += [(b"hello\n", WAITS), (b"again\n",)]
+    world.person.offers += [True, True]
+    assert run() == 0
+    assert world.person.screen[1:] == [
+        "example.lan:80> ",
+        "HELLO\n",
+        ".",
+        "closing, the server is shutting down",
+        AGAIN,
+        str(refused()),
+        AGAIN,
+        "connected to example.lan port 80; Ctrl-D ends",
+        "example.lan:80> ",
+        "AGAIN\n",
+        ".",
+    ]
+    assert len(set(world.dialled)) == 1
+
+
+def test_whoever_declines_the_way_back_ends(world: World) -> None:
+    """Ctrl-D at the offer is exit code 1."""
+    world.network.append(answering(b"", after=0))
+    world.person.talks.append((WAITS,))
+    world.person.offers.append(False)
+    assert run() == 1
+    assert world.person.screen[-3:] == [".", GONE, AGAIN]
+
+
+def test_a_conversation_that_ended_with_replies_missing_is_no_success(world: World) -> None:
+    """Also if the person had ended it: what is owed did not come. The end stands, all the same."""
+    world.network.append(answering(b"HEL"))
+    world.person.talks.append((b"hello\n",))
+    assert run() == 1
+    assert world.person.screen[-3:] == [
+        ".",
+        f"{GONE}: 3 of 6 bytes were not answered",
+        "not answered: 'hello'",
+    ]
+
+
+def test_messages_without_an_answer_are_named_and_not_sent_again(world: World) -> None:
+    """The line that was half answered is among them, those that were answered are not."""
+    sent: list[bytes] = []
+
+    async def second(stream: trio.abc.HalfCloseableStream) -> None:
+        sent.extend([bytes(data) async for data in stream])
+
+    world.network += [answering(b"ONE\nTW", after=2), second]
+    world.person.talks += [(b"one\n", b"two\n\x1b[2J\n", WAITS), ()]
+    world.person.offers += [True]
+    assert run() == 0
+    named = [line for line in world.person.screen if line.startswith("not answered")]
+    assert named == ["not answered: 'two'", r"not answered: '\x1b[2J'"]
+    assert sent == []
+
+
+def test_messages_that_were_entered_when_the_server_went_are_named_too(world: World) -> None:
+    """They were not even sent, and the person must know: with the prompt they are gone."""
+    world.network.append(answering(b"ONE\n"))
+    world.person.talks.append((b"one\n", b"two\nthree\n", b"four\n", WAITS))
+    world.person.offers.append(False)
+    assert run() == 1
+    named = [line for line in world.person.screen if line.startswith("not answered")]
+    assert named == [f"not answered: '{number}'" for number in ("two", "three", "four")]
+    assert world.person.screen[-1] == AGAIN
+
+
+def test_an_end_that_was_entered_when_the_server_went_is_an_end(world: World) -> None:
+    """Nobody who pressed Ctrl-D is offered another connection."""
+    world.network.append(answering(b"ONE\n"))
+    world.person.talks.append((b"one\n", b"two\n"))
+    assert run() == 1
+    assert world.person.screen[-2:] == [GONE, "not answered: 'two'"]
+
+
+def test_only_the_first_messages_are_named(world: World) -> None:
+    """A long paste does not fill the screen twice; what is left is counted."""
+    world.network.append(answering(b""))
+    world.person.talks.append((b"".join(b"%d\n" % i for i in range(NAMED + 2)), WAITS))
+    world.person.offers.append(False)
+    run()
+    named = [line for line in world.person.screen if line.startswith("not answered")]
+    assert named == [*(f"not answered: '{i}'" for i in range(NAMED)), "not answered: 2 more"]
+
+
+def test_a_line_too_many_answers_nothing(world: World) -> None:
+    """Where replies are not compared a peer may give more lines than it got."""
+    message = b"x" * COMPARED_BYTES + b"yy\n"
+    world.network.append(answering(b"X" * COMPARED_BYTES + b"\n\n\n"))
+    world.person.talks.append((message, WAITS))
+    world.person.offers.append(False)
+    assert run() == 1
+    assert not [line for line in world.person.screen if line.startswith("not answered")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_by_itself(world: World, number: signal.Signals) -> None:
+    """In the middle of a conversation, and only after the prompt has tidied up the terminal."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        await wait_all_tasks_blocked()
+        signal.raise_signal(number)
+        await trio.sleep_forever()
+
+    world.network.append(peer)
+    world.person.talks.append((WAITS,))
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is number
+    assert world.tidied
+
+
+def test_ctrl_c_in_a_conversation_ends_it_as_sigint(world: World) -> None:
+    """It came as a key, inside the groups of the nurseries."""
+    world.network.append(upper)
+    world.person.talks.append((b"hello\n", CTRL_C))
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGINT
+
+
+def test_ctrl_c_at_a_question_ends_it_as_sigint(world: World) -> None:
+    """At the first question, and at the offer to connect again."""
+    world.person.answers.append(CTRL_C)
+    with pytest.raises(Killed) as at_question:
+        run(None, None)
+    world.network.append(answering(b"", after=0))
+    world.person.talks.append((WAITS,))
+    world.person.offers.append(CTRL_C)
+    with pytest.raises(Killed) as at_offer:
+        run()
+    assert at_question.value.number is at_offer.value.number is signal.SIGINT
+
+
+def test_a_bug_is_not_explained_away(world: World) -> None:
+    """Only what is known to happen becomes words."""
+    world.network.append(upper)
+    world.person.talks.append((RuntimeError("a bug"),))
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        run()
