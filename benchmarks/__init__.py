@@ -1,0 +1,1 @@
+"""Trio-upper against naive, honest peers: ``python -m benchmarks.compare --quick``."""
