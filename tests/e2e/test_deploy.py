@@ -1,0 +1,245 @@
+"""What stands in ``deploy/`` does what its text says, where the programs that read it are there."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from shutil import which
+
+import pytest
+import trio
+
+from e2e.program import (
+    LOCALHOST,
+    LOOK_AGAIN,
+    PATIENCE,
+    Server,
+    ask,
+    eventually,
+    receive_all,
+    running,
+)
+from e2e.test_workers import free_port
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = [DEPLOY / "trio-upper.socket", DEPLOY / "trio-upper.service"]
+HAPROXY = DEPLOY / "haproxy.cfg"
+
+# Behind haproxy the log of a server has no line for a client, so none for a health check.
+QUIET = ("--log-level", "warning", "--grace", "60")
+
+needs_systemd = pytest.mark.skipif(
+    not which("systemd-analyze"), reason="needs systemd-analyze, of systemd"
+)
+needs_haproxy = pytest.mark.skipif(not which("haproxy"), reason="needs haproxy")
+
+
+@needs_systemd
+def test_the_units_are_accepted() -> None:
+    """Without a warning, too, so that no setting of theirs is one that systemd does not know."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *UNITS], capture_output=True, timeout=PATIENCE, check=False
+    )
+    ours = [line for line in done.stderr.decode().splitlines() if "trio-upper" in line]
+    assert (done.returncode, ours) == (0, [])
+
+
+@needs_systemd
+async def test_the_service_does_with_what_its_unit_leaves_it() -> None:
+    """It has no network but its listeners, and may not open any socket but local ones.
+
+    The words of ExecStart= run in a network of their own, under systemd-socket-activate.
+    """
+    unit = UNITS[1].read_text()
+    assert "PrivateNetwork=yes\nRestrictAddressFamilies=AF_UNIX\n" in unit
+    [command] = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = command.removeprefix("ExecStart=/usr/bin/env trio-upper ").split()
+    if os.geteuid() or not which("unshare"):
+        pytest.skip("needs root and unshare, to make a network")
+    async with activated(*words, prefix=("unshare", "--net")) as server:
+        async with await server.connect() as stream:
+            assert await ask(stream, b"hi\n") == b"HI\n"
+        server.send(signal.SIGTERM)
+        assert await server.ended() == 0
+
+
+@asynccontextmanager
+async def activated(*words: str, prefix: tuple[str, ...]) -> AsyncGenerator[Server]:
+    """Run a server under systemd-socket-activate; `prefix` is in between."""
+    port = free_port()
+    kept = [f"--setenv={name}" for name in os.environ if name.startswith(("PYTHON", "COVERAGE"))]
+    activate = ("systemd-socket-activate", "-l", f"{LOCALHOST}:{port}", *kept)
+    async with running(*words, prefix=(*activate, *prefix)) as server:
+        await server.line("Listening on")
+        server.port = port
+        yield server
+
+
+# ------------------------------------------------------------------ haproxy
+
+
+@needs_haproxy
+def test_the_configuration_is_accepted() -> None:
+    """As it stands."""
+    subprocess.run(["haproxy", "-c", "-f", HAPROXY], timeout=PATIENCE, check=True)
+
+
+class Proxy:
+    """haproxy before two servers, at `port`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.ports = {"one": free_port(), "two": free_port()}
+        self._folder = folder
+
+    def configuration(self) -> str:
+        """Return ours, with addresses of this machine, and with faster checks."""
+        text = HAPROXY.read_text()
+        for there, here in [
+            ("/run/haproxy/admin.sock", str(self._folder / "admin.sock")),
+            ("maxconn 20000", "maxconn 1000"),
+            ("log /dev/log local0", "log stderr format raw local0"),
+            ("bind :8746", f"bind {LOCALHOST}:{self.port}"),
+            ("bind :::8746 v6only", ""),
+            ("192.0.2.11:8746", f"{LOCALHOST}:{self.ports['one']}"),
+            ("192.0.2.12:8746", f"{LOCALHOST}:{self.ports['two']}"),
+            ("inter 2s", "inter 100ms"),
+        ]:
+            assert text.count(there) == 1
+            text = text.replace(there, here)
+        return text
+
+    async def say(self, words: str) -> str:
+        """Give a command to haproxy, as its operator does, and return the answer."""
+        async with await trio.open_unix_socket(str(self._folder / "admin.sock")) as stream:
+            await stream.send_all(words.encode() + b"\n")
+            return (await receive_all(stream)).decode()
+
+    async def wait_until(self, name: str, column: str, value: str) -> None:
+        """Wait until haproxy has this value in its table (management guide, 9.1) for a server."""
+        with trio.fail_after(PATIENCE):
+            while (await self.table())[name][column] != value:  # noqa: ASYNC110 - it cannot tell
+                await trio.sleep(LOOK_AGAIN)
+
+    async def table(self) -> dict[str, dict[str, str]]:
+        """Return what haproxy knows of each server."""
+        head, *lines = (await self.say("show stat")).removeprefix("# ").splitlines()
+        rows = [dict(zip(head.split(","), line.split(","), strict=False)) for line in lines if line]
+        return {row["svname"]: row for row in rows}
+
+    async def connect(self) -> trio.SocketStream:
+        """Return a connection through it."""
+        return await trio.open_tcp_stream(LOCALHOST, self.port)
+
+
+@asynccontextmanager
+async def proxied(folder: Path) -> AsyncGenerator[Proxy]:
+    """Run haproxy while the block runs; the servers are for the test to start."""
+    proxy = Proxy(folder)
+    path = folder / "haproxy.cfg"
+    path.write_text(proxy.configuration())
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(trio.run_process, ["haproxy", "-db", "-f", path], capture_stderr=True)
+        )
+        await eventually((folder / "admin.sock").exists)
+        yield proxy
+        process.send_signal(signal.SIGUSR1)  # when its last client has gone
+
+
+@asynccontextmanager
+async def two_servers(proxy: Proxy) -> AsyncGenerator[tuple[Server, Server]]:
+    """Run both servers behind `proxy`."""
+    one, two = (("serve", "--port", str(port), *QUIET) for port in proxy.ports.values())
+    async with running(*one) as first, running(*two) as second:
+        for name, server in (("one", first), ("two", second)):
+            await server.ready()
+            await proxy.wait_until(name, "status", "UP")
+        yield first, second
+
+
+@needs_haproxy
+async def test_clients_are_spread_and_checks_are_not_logged(tmp_path: Path) -> None:
+    """One goes here, one there; and after dozens of checks the servers have logged nothing."""
+    async with proxied(tmp_path) as proxy, two_servers(proxy) as servers, AsyncExitStack() as stack:
+        for _ in range(4):
+            stream = await stack.enter_async_context(await proxy.connect())
+            assert await ask(stream, b"hi\n") == b"HI\n"
+        table = await proxy.table()
+        assert [table[name]["scur"] for name in ("one", "two")] == ["2", "2"]
+        for server in servers:
+            assert all(line.startswith("trio-upper: ") for line in server.lines)
+
+
+class Load:
+    """Clients that have short conversations, one after the other, each to its end."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.done = False
+        self.conversations = 0
+
+    async def talk(self) -> None:
+        """Have conversations until `done`; fail if any byte that is owed does not come."""
+        while not self.done:
+            async with await self.proxy.connect() as stream:
+                for turn in range(5):
+                    message = b"question %d\n" % turn
+                    assert await ask(stream, message) == message.upper()
+                await stream.send_eof()
+                assert await receive_all(stream) == b""
+            self.conversations += 1
+
+    async def go_on(self) -> None:
+        """Wait until there were some more."""
+        enough = self.conversations + 50
+        await eventually(lambda: self.conversations >= enough)
+
+
+@needs_haproxy
+async def test_a_server_is_restarted_and_no_reply_is_lost(tmp_path: Path) -> None:
+    """Under load: taken out, it has its conversations to their end, stops, and comes back."""
+    async with proxied(tmp_path) as proxy, two_servers(proxy) as (first, _):
+        load = Load(proxy)
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(load.talk)
+            await load.go_on()
+            await proxy.say("set server servers/one state drain")
+            await proxy.wait_until("one", "scur", "0")
+            assert await first.stop() == 0
+            await load.go_on()
+            async with running("serve", "--port", str(proxy.ports["one"]), *QUIET) as again:
+                await again.ready()
+                await proxy.say("set server servers/one state ready")
+                await proxy.wait_until("one", "status", "UP")
+                before = int((await proxy.table())["one"]["stot"])
+                await load.go_on()
+                assert int((await proxy.table())["one"]["stot"]) > before
+                load.done = True
+
+
+@needs_haproxy
+async def test_who_finds_its_server_gone_is_sent_to_another_one(tmp_path: Path) -> None:
+    """Also before the checks have found out: a new client never notices."""
+    async with proxied(tmp_path) as proxy, two_servers(proxy) as (first, _):
+        assert await first.stop() == 0
+        for _ in range(10):
+            async with await proxy.connect() as stream:
+                assert await ask(stream, b"hi\n") == b"HI\n"
+
+
+def test_python_runs_what_the_units_run() -> None:
+    """The words of ExecStart= are options that there are."""
+    [command] = [
+        line for line in UNITS[1].read_text().splitlines() if line.startswith("ExecStart=")
+    ]
+    words = command.removeprefix("ExecStart=/usr/bin/env trio-upper ").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_upper", *words, "--help"], timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0
