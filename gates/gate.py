@@ -1,0 +1,183 @@
+"""What a gate is, how big it is run, and how one is tried: bounded in time, and one row it ends."""
+
+import enum
+import textwrap
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import trio
+
+SHOWN_CHARACTERS = 400
+"""Of what was seen: a few lines in the table. The whole is said beside it."""
+
+
+SIGNAL_S = 0.1
+"""Ctrl-C at a terminal goes to all that was started, too. So what fails has no row before a signal
+to this process would have come, in seconds."""
+
+
+class Verdict(enum.StrEnum):
+    """What came of a gate."""
+
+    KEPT = "kept"
+    BROKEN = "broken"
+    SKIPPED = "skipped"
+
+
+class Broken(Exception):
+    """A promise was seen broken; the text says in what way."""
+
+
+class Skipped(Exception):
+    """A gate cannot be run here; the text says in a word what is missing."""
+
+
+def expect(holds: object, otherwise: str) -> None:
+    """Raise `Broken` with the text `otherwise` unless `holds`."""
+    if not holds:
+        raise Broken(otherwise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is done; every figure bounds the time that a gate takes. Times are in seconds."""
+
+    clients: int
+    """Connected at once."""
+    connects: int
+    """Rude ones, one after the other or some at a time."""
+    never_readers: int
+    drippers: int
+    write_timeout: float
+    """That never-readers meet; drippers go on for longer than that."""
+    measure: float
+    """For each percentile of a neighbour's round trips, and each look at an idle processor."""
+    megabytes: int
+    """Of the endless message; 10**6 bytes each."""
+    wanting: int
+    """Clients that want in where there are few descriptors."""
+    talkers: int
+    """Under way when the server is told to stop, a worker dies or a server is restarted."""
+    talk: float
+    """How long they talk before that, and at most after it."""
+    examples: int
+    """Of broken text in pieces."""
+    soak: float
+    souls: int
+    """Clients at any time of the soak."""
+    rounds: int
+    """How often each case at a terminal is tried."""
+    cut: float
+    """The time-outs that a cut cable meets."""
+
+
+FULL = Sizes(
+    clients=10_000,
+    connects=100_000,
+    never_readers=100,
+    drippers=100,
+    write_timeout=10.0,
+    measure=2.0,
+    megabytes=10_000,
+    wanting=300,
+    talkers=100,
+    talk=5.0,
+    examples=20_000,
+    soak=60.0,
+    souls=50,
+    rounds=5,
+    cut=5.0,
+)
+
+SMALL = Sizes(
+    clients=100,
+    connects=300,
+    never_readers=5,
+    drippers=5,
+    write_timeout=1.0,
+    measure=0.2,
+    megabytes=100,
+    wanting=80,
+    talkers=10,
+    talk=0.4,
+    examples=150,
+    soak=1.0,
+    souls=5,
+    rounds=1,
+    cut=0.6,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A promise, and the way to see whether it is kept.
+
+    `run` returns what it saw, or raises `Broken` or `Skipped`; whatever else it raises is a broken
+    promise, too. `doing` says what is done, with the names of `Sizes` in braces. `limit` is how
+    long it may take at most, in seconds: several times what it takes on a slow and busy machine.
+    """
+
+    number: int
+    promise: str
+    doing: str
+    run: Callable[[Sizes], Awaitable[str]]
+    limit: Callable[[Sizes], float]
+
+    def done(self, sizes: Sizes) -> str:
+        """Return what is done at these sizes."""
+        return self.doing.format(**asdict(sizes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What came of one gate: `seen` for the table, `error` if something unforeseen went wrong."""
+
+    gate: Gate
+    verdict: Verdict
+    seen: str
+    seconds: float
+    error: Exception | None = None
+
+
+async def attempt(gate: Gate, sizes: Sizes) -> Row:
+    """Try a gate, for no longer than its limit.
+
+    Error handling: only what is no `Exception` escapes, such as a cancellation from outside.
+    """
+    began, limit = trio.current_time(), gate.limit(sizes)
+    verdict, error = Verdict.KEPT, None
+    try:
+        with trio.move_on_after(limit) as scope:
+            seen = await gate.run(sizes)
+        if scope.cancelled_caught:
+            verdict, seen = Verdict.BROKEN, f"it did not end within {limit:.0f} s"
+    except* Exception as failures:  # what else there is, a cancellation, goes on
+        verdict, seen, error = judge(failures)
+        await trio.sleep(SIGNAL_S)
+    seconds = trio.current_time() - began
+    return Row(gate=gate, verdict=verdict, seen=seen, seconds=seconds, error=error)
+
+
+def judge(failure: Exception) -> tuple[Verdict, str, Exception | None]:
+    """Return the verdict, what to show, and the failure itself if nobody foresaw it.
+
+    Of several things that went wrong at once, what a gate has words for comes first: the others
+    mostly follow from it.
+    """
+    known = sorted(leaves(failure), key=lambda leaf: not isinstance(leaf, Broken | Skipped))
+    first = known[0]
+    if isinstance(first, Skipped):
+        return Verdict.SKIPPED, str(first), None
+    if isinstance(first, Broken):
+        return Verdict.BROKEN, str(first), None
+    text = f"{type(first).__name__}: {first}"
+    return Verdict.BROKEN, textwrap.shorten(text, SHOWN_CHARACTERS, placeholder=" …"), failure
+
+
+def leaves(failure: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in `failure`, which may be a group."""
+    if isinstance(failure, BaseExceptionGroup):
+        for part in failure.exceptions:
+            yield from leaves(part)
+    else:
+        yield failure
