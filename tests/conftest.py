@@ -1,9 +1,14 @@
-"""What holds for every test: Ctrl-C means what it says."""
+"""What holds for every test: Ctrl-C means what it says, and a busy machine is no failure."""
 
 import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# Its deadline for an example would measure what else the machine does.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")
