@@ -21,7 +21,6 @@ from certificates import ca_file, issue, pair_file
 from trio_upper import sockets
 from trio_upper.sockets import (
     CLOSE_ANSWER,
-    HEAVY_BYTES,
     READ_BYTES,
     Readiness,
     TLSServerStream,
@@ -32,7 +31,7 @@ from trio_upper.tls import client_context, server_context
 TIMEOUT = 30
 """Seconds after which a test has failed; none is waited for."""
 
-# What makes a stream heavy where a test needs many heavy reads of what has come in one packet.
+# What makes a stream send bulk where a test needs many such reads of what has come in one packet.
 PIECE = 16
 
 # A server's end, a client's, and the client's bare transport.
@@ -82,13 +81,18 @@ async def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
         return here, await listener.accept()
 
 
-@pytest.fixture
-async def readiness() -> AsyncGenerator[Readiness]:
-    """Give what wakes the streams, running; a test that has it has `TIMEOUT` for all it does."""
+@pytest.fixture(params=["for one", "for many"])
+async def readiness(request: pytest.FixtureRequest) -> AsyncGenerator[Readiness]:
+    """Give what wakes the streams, running; a test that has it has `TIMEOUT` for all it does.
+
+    There is another stream already, or not: the first one waits in another way than all others.
+    """
     one = Readiness()
     with trio.fail_after(TIMEOUT):
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
+            if request.param == "for many":
+                await stack.enter_async_context(tuned(one))
             yield one
             nursery.cancel_scope.cancel()
 
@@ -116,7 +120,7 @@ class Reads:
         self._more = trio.Event()
 
     async def read(self, stream: TunedStream, name: str) -> None:
-        """Read in pieces that are just heavy, to the end of the stream."""
+        """Read in pieces that are just bulk, to the end of the stream."""
         while await stream.receive_some(PIECE):
             self.all.append((self._looks.count, name))
             self._more.set()
@@ -147,14 +151,16 @@ def clog(stream: TunedStream) -> int:
 async def both_tuned(readiness: Readiness) -> AsyncGenerator[tuple[TunedStream, TunedStream]]:
     """Give two tuned streams, each the other end of the other."""
     here, there = [TunedStream(end, readiness) for end in await socket_pair()]
-    yield here, there
-    here.close()
-    there.close()
+    try:
+        yield here, there
+    finally:
+        here.close()
+        there.close()
 
 
 @asynccontextmanager
-async def heavy_ones(readiness: Readiness, number: int) -> AsyncGenerator[list[TunedStream]]:
-    """Give heavy streams that have more to read than a test reads, all of it there already."""
+async def bulk_ones(readiness: Readiness, number: int) -> AsyncGenerator[list[TunedStream]]:
+    """Give streams of bulk, with more to read than a test reads, all of it there already."""
     async with AsyncExitStack() as stack:
         pairs = [await stack.enter_async_context(both_tuned(readiness)) for _ in range(number)]
         for stream, peer in pairs:
@@ -169,8 +175,10 @@ async def tuned(readiness: Readiness) -> AsyncGenerator[tuple[TunedStream, trio.
     here, there = await socket_pair()
     stream = TunedStream(here, readiness)
     async with there:
-        yield stream, there
-    stream.close()
+        try:
+            yield stream, there
+        finally:
+            stream.close()
 
 
 async def test_it_obeys_the_rules_for_streams_but_for_what_it_names(readiness: Readiness) -> None:
@@ -260,57 +268,140 @@ async def test_two_readers_at_once_are_refused(readiness: Readiness) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_heavy_streams_take_turns_and_light_ones_do_not_wait(
+async def test_streams_with_bulk_take_turns_and_short_messages_do_not_wait(
     readiness: Readiness, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two looks at the sockets one bulk read is answered, and all short messages."""
-    bulk, light = 4, 3
-    monkeypatch.setattr(sockets, "HEAVY_BYTES", PIECE)
+    many, light = 4, 3
+    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
     trio.lowlevel.add_instrument(looks)
     reads = Reads(looks)
     async with AsyncExitStack() as stack:
-        heavy = await stack.enter_async_context(heavy_ones(readiness, bulk))
+        bulk = await stack.enter_async_context(bulk_ones(readiness, many))
         short = [await stack.enter_async_context(both_tuned(readiness)) for _ in range(light)]
-        assert readiness.heavy == bulk
         async with trio.open_nursery() as nursery:
-            for number, stream in enumerate(heavy):
-                nursery.start_soon(reads.read, stream, f"heavy {number}")
+            for number, stream in enumerate(bulk):
+                nursery.start_soon(reads.read, stream, f"bulk {number}")
                 for _ in range(3):
                     stream.wake(select.EPOLLIN)  # more often than it has turns
             for number, (stream, _) in enumerate(short):
                 nursery.start_soon(reads.read, stream, f"light {number}")
-            await reads.wait_for(3 * bulk)
+            await reads.wait_for(3 * many)
             sent = looks.count
             for _, peer in short:
                 assert peer._send(b"short") < PIECE  # all of them before the next look
             await reads.wait_for(light, "light")
-            await reads.wait_for(5 * bulk, "heavy")
+            await reads.wait_for(5 * many, "bulk")
             nursery.cancel_scope.cancel()
-    turns = reads.names("heavy")
-    rounds = [turns[at : at + bulk] for at in range(len(turns) - bulk)]
-    assert all(len(set(names)) == bulk for names in rounds)
-    assert len(set(reads.at("heavy"))) == len(turns)
+    turns = reads.names("bulk")
+    rounds = [turns[at : at + many] for at in range(len(turns) - many)]
+    assert all(len(set(names)) == many for names in rounds)
+    assert len(set(reads.at("bulk"))) == len(turns)
     [look] = set(reads.at("light"))
-    assert look - sent < bulk
-    assert readiness.heavy == 0
+    turns_before = [at for at in reads.at("bulk") if sent < at < look]
+    assert len(turns_before) <= 1
 
 
-async def test_a_heavy_stream_has_no_turn_to_wait_for_where_it_is_the_only_one(
+@pytest.mark.parametrize("readiness", ["for one"], indirect=True)
+async def test_who_is_alone_waits_for_no_turn(
     readiness: Readiness, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is read after each look at the sockets."""
-    monkeypatch.setattr(sockets, "HEAVY_BYTES", PIECE)
+    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
     trio.lowlevel.add_instrument(looks)
     reads = Reads(looks)
-    async with heavy_ones(readiness, 1) as [stream], trio.open_nursery() as nursery:
-        nursery.start_soon(reads.read, stream, "heavy")
+    async with tuned(readiness) as (stream, peer), trio.open_nursery() as nursery:
+        await peer.send_all(bytes(100 * PIECE))
+        nursery.start_soon(reads.read, stream, "bulk")
         await reads.wait_for(5)
         nursery.cancel_scope.cancel()
     first = reads.at()[0]
     assert reads.at()[:5] == [first, first + 1, first + 2, first + 3, first + 4]
 
 
-async def test_heavy_streams_with_nothing_to_read_take_no_turns(readiness: Readiness) -> None:
+async def test_reads_of_bulk_grow_until_somebody_sends_a_short_message(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large reads are fast, but all others wait meanwhile."""
+    for name, size in (("READ_BYTES", 16), ("READ_GROWTH", 8), ("MOST_READ_BYTES", 40)):
+        monkeypatch.setattr(sockets, name, size)
+    readiness.bulk_bytes = 16
+    async with (
+        tuned(readiness) as (bulk, bulk_peer),
+        tuned(readiness) as (light, light_peer),
+    ):
+        await bulk_peer.send_all(bytes(1000))
+        assert [len(await bulk.receive_some()) for _ in range(5)] == [16, 24, 32, 40, 40]
+        await light_peer.send_all(b"short")
+        assert await light.receive_some() == b"short"
+        assert [len(await bulk.receive_some()) for _ in range(2)] == [16, 24]
+
+
+async def test_a_short_message_that_comes_in_a_turn_is_read_before_the_next_turn(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are with bulk, it waits for one of them at most."""
+    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
+    reads: list[str] = []
+    async with (
+        both_tuned(readiness) as (light, light_peer),
+        bulk_ones(readiness, 2) as bulk,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def read_bulk(stream: TunedStream) -> None:
+            for _ in range(40):
+                assert len(await stream.receive_some(PIECE)) == PIECE
+                reads.append("turn")
+                light_peer._send(b"short")
+
+        async def read_light() -> None:
+            for _ in range(80):
+                assert await light.receive_some() == b"short"
+                reads.append("message")
+
+        nursery.start_soon(read_light)
+        for stream in bulk:
+            nursery.start_soon(read_bulk, stream)
+    assert reads == ["turn", "message"] * 80
+
+
+async def test_bulk_after_a_pause_waits_for_its_turn(
+    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever way the stream waited, it is not read beside another one that has its turn."""
+    queued: list[TunedStream] = []
+    enqueue = readiness.enqueue
+
+    def note(one: TunedStream) -> None:
+        queued.append(one)
+        enqueue(one)
+
+    async with (
+        tuned(readiness) as (stream, peer),
+        tuned(readiness),
+        trio.open_nursery() as nursery,
+    ):
+        await peer.send_all(bytes(2 * READ_BYTES))
+        for _ in range(2):  # the second read asks for more, and so finds that this was all
+            assert len(await stream.receive_some()) == READ_BYTES
+        monkeypatch.setattr(readiness, "enqueue", note)
+        nursery.start_soon(stream.receive_some)
+        await wait_all_tasks_blocked()
+        await peer.send_all(b"more")
+    assert queued == [stream]
+
+
+async def test_whoever_sends_a_short_message_takes_no_turns_any_more(readiness: Readiness) -> None:
+    """A person may paste a page and go on typing."""
+    async with tuned(readiness) as (stream, peer), tuned(readiness):
+        for size, is_bulk in ((READ_BYTES, True), (1, False)):
+            await peer.send_all(bytes(size))
+            assert len(await stream.receive_some()) == size
+            assert stream._takes_turns() is is_bulk
+
+
+async def test_streams_of_bulk_with_nothing_to_read_take_no_turns(readiness: Readiness) -> None:
     """They sleep like others until there is something, and so does the machine."""
     async with (
         tuned(readiness) as (first, peer),
@@ -318,19 +409,19 @@ async def test_heavy_streams_with_nothing_to_read_take_no_turns(readiness: Readi
         trio.open_nursery() as nursery,
     ):
         for stream, each in ((first, peer), (second, other_peer)):
-            await each.send_all(bytes(HEAVY_BYTES))
-            assert len(await stream.receive_some()) == HEAVY_BYTES
+            await each.send_all(bytes(READ_BYTES))
+            assert len(await stream.receive_some()) == READ_BYTES
             nursery.start_soon(stream.receive_some)
-        assert readiness.heavy == 2
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
 
 async def test_a_closed_stream_is_forgotten(readiness: Readiness) -> None:
     """Its number soon belongs to another one."""
+    others = list(readiness._streams.values())
     async with tuned(readiness) as (stream, _peer):
-        assert list(readiness._streams.values()) == [stream]
-    assert not readiness._streams
+        assert list(readiness._streams.values()) == [*others, stream]
+    assert list(readiness._streams.values()) == others
 
 
 async def test_a_stream_can_be_closed_when_nobody_watches_any_more() -> None:
@@ -348,21 +439,21 @@ async def test_a_stream_can_be_closed_when_nobody_watches_any_more() -> None:
         assert await there.receive_some() == b""
 
 
-async def test_a_heavy_stream_gets_its_turn_without_a_new_edge(readiness: Readiness) -> None:
+async def test_a_stream_of_bulk_gets_its_turn_without_a_new_edge(readiness: Readiness) -> None:
     """What the kernel has already is read to its end, though nothing new comes to report."""
     sent = 4 * READ_BYTES
     async with tuned(readiness) as (first, peer), tuned(readiness) as (second, other_peer):
         for stream, each in ((first, peer), (second, other_peer)):
-            await each.send_all(bytes(HEAVY_BYTES))
-            assert len(await stream.receive_some()) == HEAVY_BYTES
+            await each.send_all(bytes(READ_BYTES))
+            assert len(await stream.receive_some()) == READ_BYTES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.send_all, bytes(sent))
             received = 0
             while received < sent:
-                received += len(await first.receive_some(HEAVY_BYTES))
+                received += len(await first.receive_some(READ_BYTES))
 
 
-async def test_a_heavy_stream_that_is_cancelled_in_the_queue_leaves_it(
+async def test_a_stream_that_is_cancelled_in_the_queue_leaves_it(
     readiness: Readiness,
 ) -> None:
     """Its turn passes without it, and it can be read again."""
@@ -374,14 +465,13 @@ async def test_a_heavy_stream_that_is_cancelled_in_the_queue_leaves_it(
         for each in (peer, other_peer):
             nursery.start_soon(each.send_all, bytes(64 * READ_BYTES))
         for stream in (first, second):
-            assert len(await stream.receive_some()) > HEAVY_BYTES
-        assert readiness.heavy == 2
+            assert len(await stream.receive_some()) == READ_BYTES
         with trio.CancelScope() as scope:
             scope.cancel()
             await first.receive_some()
         assert scope.cancelled_caught
-        assert len(await second.receive_some()) > HEAVY_BYTES
-        assert len(await first.receive_some()) > HEAVY_BYTES
+        assert len(await second.receive_some()) >= READ_BYTES
+        assert len(await first.receive_some()) >= READ_BYTES
         nursery.cancel_scope.cancel()
 
 

@@ -21,9 +21,21 @@ import trio
 if TYPE_CHECKING:
     import ssl
 
-# Bytes that one read asks for: large reads are what makes a bulk stream fast. From 128 KiB on, the
-# C library maps and unmaps memory for each of them, which costs more than they gain.
-READ_BYTES = 120 * 1024
+# Bytes that one read asks for. Whoever fills the first size sends bulk, which is faster in large
+# reads; but all short messages wait meanwhile, up to 0.4 ms. So the size grows slowly, and begins
+# anew with each short message.
+READ_BYTES = 32 * 1024
+READ_GROWTH = 8 * 1024
+MOST_READ_BYTES = 512 * 1024
+
+# Of Trio's scheduler: one in which the stream reads and answers, one that begins with a look at the
+# sockets and in which who has a message is woken, one in which those messages are answered.
+PASSES_A_TURN = 3
+
+# The GNU C library maps large blocks of memory, and gives back what is free at the end of the heap,
+# each time anew, which costs page faults. It does neither up to the size of a mapped block that was
+# freed once (mallopt(3), M_MMAP_THRESHOLD).
+LARGE_BLOCK_BYTES = 2 * MOST_READ_BYTES
 
 # How long, in seconds, a TLS peer has to answer our closing alert with its own.
 CLOSE_ANSWER = 0.25
@@ -31,21 +43,18 @@ CLOSE_ANSWER = 0.25
 # Whatever epoll reports beside it, the end or an error, leaves the socket readable for good.
 _DATA_ONLY = select.EPOLLIN
 
-# A stream is heavy while its reads bring so many bytes. To answer that much takes as long as to
-# answer a dozen short messages.
-HEAVY_BYTES = 16 * 1024
-
 
 class Readiness:
     """Knows which of many sockets have something to read; `run` it in the background.
 
     Each socket is registered once, edge-triggered (epoll(7)), in one epoll of our own, and one task
     waits for that by Trio's means. An edge is reported once, so each stream remembers it until it
-    has read its socket empty.
+    has read its socket empty. A stream that has no other beside it when it comes waits by Trio's
+    means itself: two epolls cost more than one registration a message when there is one client.
 
-    Trio runs every task that can run, one after the other, before it looks at the sockets again.
-    With many bulk streams a short message waits for all of them. So where there are several,
-    only one of the heavy streams has a turn between two looks at the sockets.
+    Trio runs every task that can run, one after the other, before it looks at the sockets again, so
+    that a short message would wait for all who send bulk. Those therefore read in turns: after each
+    turn there is a look at the sockets, and before the next one every short message is answered.
     """
 
     def __init__(self) -> None:
@@ -53,44 +62,61 @@ class Readiness:
         self._streams: dict[int, TunedStream] = {}
         self._queue: deque[TunedStream] = deque()
         self._no_queue = trio.lowlevel.ParkingLot()
-        #: How many streams are heavy.
-        self.heavy = 0
+        #: How many bytes a stream that sends bulk may read at a time.
+        self.bulk_bytes = READ_BYTES
+        bytes(LARGE_BLOCK_BYTES)
 
     async def run(self) -> None:
         """Wake the streams that have something to read, until cancelled."""
         with self._epoll:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wake_streams)
+                nursery.start_soon(self._wait)
                 nursery.start_soon(self._give_turns)
 
-    async def _wake_streams(self) -> NoReturn:
+    async def _wait(self) -> NoReturn:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in self._epoll.poll(0):
-                self._streams[fd].wake(events)
+            while self._wake_streams():
+                await trio.lowlevel.checkpoint()  # in which they answer; more may have come by then
 
     async def _give_turns(self) -> NoReturn:
         while True:
             while not self._queue:
                 await self._no_queue.park()
             self._queue.popleft().resume()
-            await trio.lowlevel.checkpoint()
+            for _ in range(PASSES_A_TURN):
+                await trio.lowlevel.checkpoint()
+
+    def _wake_streams(self) -> bool:
+        """Wake the streams that have something to read; return whether there were any."""
+        ready = self._epoll.poll(0)
+        for fd, events in ready:
+            self._streams[fd].wake(events)
+        return bool(ready)
 
     def enqueue(self, stream: "TunedStream") -> None:
-        """Have a heavy stream wait for its turn."""
+        """Have a stream with bulk to read wait for its turn."""
         self._queue.append(stream)
         self._no_queue.unpark()
 
-    def add(self, fd: int, stream: "TunedStream") -> None:
-        """Begin to watch; what is there already is reported, too."""
-        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+    def add(self, fd: int, stream: "TunedStream") -> bool:
+        """Know a stream, and watch it; return False if it is the only one, and not watched."""
+        watched = bool(self._streams)
+        if watched:
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         self._streams[fd] = stream
+        return watched
 
-    def remove(self, fd: int) -> None:
-        """Stop watching; call it before the descriptor is closed."""
+    def remove(self, fd: int, *, watched: bool) -> None:
+        """Forget a stream; call it before the descriptor is closed."""
         del self._streams[fd]
-        if not self._epoll.closed:
+        if watched and not self._epoll.closed:
             self._epoll.unregister(fd)
+
+    @property
+    def has_many(self) -> bool:
+        """Whether there is more than one stream."""
+        return len(self._streams) > 1
 
 
 class TunedStream(trio.abc.HalfCloseableStream):
@@ -104,8 +130,8 @@ class TunedStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_heavy",
         "_hung_up",
+        "_is_bulk",
         "_queued",
         "_readable",
         "_reader",
@@ -113,6 +139,7 @@ class TunedStream(trio.abc.HalfCloseableStream):
         "_sending_ended",
         "_socket",
         "_taken",
+        "_watched",
     )
 
     def __init__(self, stream: trio.SocketStream, readiness: Readiness) -> None:
@@ -123,17 +150,19 @@ class TunedStream(trio.abc.HalfCloseableStream):
         self._reader: trio.lowlevel.Task | None = None
         self._readable = False
         self._hung_up = False
-        self._heavy = False
+        self._is_bulk = False
         self._queued = False
         self._readiness = readiness
-        readiness.add(self._socket.fileno(), self)
+        self._watched = readiness.add(self._socket.fileno(), self)
 
     def wake(self, events: int) -> None:
         """Note what epoll reports; who waits for it goes on, now or at its turn."""
         self._readable = True
         if events != _DATA_ONLY:
             self._hung_up = True
-        if self._has_turn():
+        if self._takes_turns():
+            self._queue_up()
+        else:
             self.resume()
 
     def resume(self) -> None:
@@ -143,47 +172,63 @@ class TunedStream(trio.abc.HalfCloseableStream):
         if reader is not None:
             trio.lowlevel.reschedule(reader)
 
-    def _has_turn(self) -> bool:
-        """Return whether to read now; if there is something to read, it will have its turn."""
-        if self._readable and self._heavy and self._readiness.heavy > 1 and not self._queued:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, at most `max_bytes` (None: as much as suits); empty at the end."""
+        if max_bytes is not None and (max_bytes := operator.index(max_bytes)) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._reader is not None:
+            raise trio.BusyResourceError("another task is receiving")
+        while True:
+            if self._readable and not self._takes_turns():
+                await trio.lowlevel.checkpoint()
+            elif self._readable or self._watched:
+                if self._readable:
+                    self._queue_up()
+                self._reader = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+                self._readable = True
+                if self._takes_turns():
+                    continue
+            data = self._receive(max_bytes)
+            if data is not None:
+                return data
+
+    def _takes_turns(self) -> bool:
+        return self._is_bulk and self._readiness.has_many
+
+    def _queue_up(self) -> None:
+        if not self._queued:
             self._queued = True
             self._readiness.enqueue(self)
-        return self._readable and not self._queued
 
     def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
         self._reader = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what has come, at most `max_bytes` (None: as much as suits); empty at the end."""
-        size = READ_BYTES
-        if max_bytes is not None and (size := operator.index(max_bytes)) < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._reader is not None:
-            raise trio.BusyResourceError("another task is receiving")
-        while True:
-            if self._has_turn():
-                await trio.lowlevel.checkpoint()
-            else:
-                self._reader = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            try:
-                data = self._socket.recv(size)
-            except BlockingIOError:
-                self._readable = False
-            except OSError as error:
-                raise self._translated(error) from error
-            else:
-                # A short read has emptied the socket: the next byte is a new edge (epoll(7), Q9).
-                if len(data) < size and not self._hung_up:
-                    self._readable = False
-                if (len(data) >= HEAVY_BYTES) is not self._heavy:
-                    self._weigh(heavy=not self._heavy)
-                return data
-
-    def _weigh(self, *, heavy: bool) -> None:
-        self._heavy = heavy
-        self._readiness.heavy += 1 if heavy else -1
+    def _receive(self, max_bytes: int | None) -> bytes | None:
+        """Return what is there, or None; note whether there may be more, and whether it is bulk."""
+        readiness = self._readiness
+        size = max_bytes or (readiness.bulk_bytes if self._is_bulk else READ_BYTES)
+        try:
+            data = self._socket.recv(size)
+        except BlockingIOError:
+            self._readable = False
+            return None
+        except OSError as error:
+            raise self._translated(error) from error
+        # A short read has emptied the socket: the next byte is a new edge (epoll(7), Q9).
+        if len(data) < size and not self._hung_up:
+            self._readable = False
+        if len(data) >= READ_BYTES:
+            self._is_bulk = True
+            readiness.bulk_bytes = min(readiness.bulk_bytes + READ_GROWTH, MOST_READ_BYTES)
+        elif self._is_bulk:
+            self._is_bulk = False
+        else:
+            readiness.bulk_bytes = READ_BYTES
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`; at once, without a checkpoint, if the kernel takes it."""
@@ -232,11 +277,9 @@ class TunedStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close the socket, without a checkpoint; whoever waits on it is told."""
         if self._socket.fileno() != -1:
-            self._readiness.remove(self._socket.fileno())
+            self._readiness.remove(self._socket.fileno(), watched=self._watched)
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
-            if self._heavy:
-                self._weigh(heavy=False)
             self._readable = True
             self.resume()  # to learn that it is closed
 
