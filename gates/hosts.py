@@ -58,6 +58,7 @@ class Host:
 
     async def plug_in(self) -> None:
         """Give the cable's end its addresses; there is nobody else who could have them (nodad)."""
+        await self.ip("link", "set", "lo", "up")
         await self.ip("link", "set", END, "addrgenmode", "none")
         await self.ip("address", "add", f"{self.ipv4}/24", "dev", END)
         for address in self.ipv6:
@@ -76,6 +77,10 @@ async def ip(*words: str) -> None:
 @asynccontextmanager
 async def two_hosts(name: str) -> AsyncGenerator[tuple[Host, Host]]:
     """While the block runs there are two hosts, the server's and the client's, and a cable."""
+    if os.geteuid():
+        raise Skipped("needs root")
+    if shutil.which("ip") is None:
+        raise Skipped("needs ip of iproute2")
     server = Host(
         namespace=f"gates-{os.getpid()}-{name}-server",
         ipv4=SERVER_IPV4,
@@ -216,10 +221,6 @@ async def cut_and_mend(here: Host, there: Host, at: Host, address: str, limit: f
 
 async def run(sizes: Sizes) -> str:
     """Reach the server by each address, and cut the cable at each end, on three pairs of hosts."""
-    if os.geteuid():
-        raise Skipped("needs root")
-    if shutil.which("ip") is None:
-        raise Skipped("needs ip of iproute2")
     async with (
         two_hosts("reach") as (here, there),
         two_hosts("cut-here") as near,

@@ -52,7 +52,7 @@ if job == 0:
     os.tcsetpgrp(0, os.getpid())
     for number in ours:
         signal.signal(number, signal.SIG_DFL)
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[2], sys.argv[2:])
 control.write(b"%d\\n" % job)
 while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
     termios.tcsetattr(0, termios.TCSADRAIN, found)
@@ -148,17 +148,23 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal(
-    *arguments: str, environ: Mapping[str, str] | None = None
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    size: tuple[int, int] = (ROWS, COLUMNS),
 ) -> AsyncIterator[Terminal]:
     """Run ``trio-upper`` with *arguments* at a terminal of its own, for as long as the block lasts.
 
-    *environ* comes on top of the environment of the tests.
+    *environ* comes on top of the environment of the tests. *prefix* is a command that becomes
+    another one, as ``env`` does. *size* is that of the terminal, in rows and columns.
     """
     master, tty = os.openpty()
     ours, theirs = socket.socketpair()
     person = Terminal(master, ours)
     with theirs:
-        leader = _start_leader(tty, theirs.fileno(), arguments, environ or {})
+        termios.tcsetwinsize(tty, size)
+        words = command(*arguments, prefix=prefix)
+        leader = _start_leader(tty, theirs.fileno(), words, environ or {})
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(person.watch)
@@ -171,13 +177,12 @@ async def terminal(
 
 
 def _start_leader(
-    tty: int, control: int, arguments: Sequence[str], environ: Mapping[str, str]
+    tty: int, control: int, words: Sequence[str], environ: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start the leader at *tty*, which is its alone from now on."""
-    termios.tcsetwinsize(tty, (ROWS, COLUMNS))
+    """Start the leader at *tty*, which is its alone from now on; *words* are the program."""
     try:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", LEADER, str(control), *command(*arguments)],
+            [sys.executable, "-I", "-S", "-c", LEADER, str(control), *words],
             stdin=tty,
             stdout=tty,
             stderr=tty,

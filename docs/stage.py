@@ -1,0 +1,49 @@
+"""Where and how the program is run to be shown."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
+
+from gates.hosts import Host
+
+from e2e.program import Server, running
+from e2e.terminals import COLUMNS, ENTER, ROWS, Terminal, terminal
+
+PROMPT = r":8746>"
+"""The end of the client's prompt, which has the default port."""
+
+TIME = r"\d m?s\s"
+"""What stands at the end of a reply."""
+
+
+@asynccontextmanager
+async def serving(here: Host) -> AsyncGenerator[Server]:
+    """While the block runs a server can be reached from other hosts."""
+    async with running("serve", "--host", here.ipv4, prefix=here.prefix) as server:
+        yield await server.ready()
+
+
+@asynccontextmanager
+async def at_terminal(
+    host: Host, *words: str, rows: int = ROWS, columns: int = COLUMNS
+) -> AsyncGenerator[Terminal]:
+    """While the block runs somebody sits before the program at a terminal that can everything."""
+    with TemporaryDirectory() as folder:
+        environ = {"TERM": "xterm-256color", "NO_COLOR": "", "XDG_STATE_HOME": folder}
+        size = (rows, columns)
+        async with terminal(*words, environ=environ, prefix=host.prefix, size=size) as person:
+            yield person
+
+
+async def connect(person: Terminal) -> None:
+    """Take the default port, which is asked for where it was not given, and see the prompt."""
+    await person.sees(r"Port \[8746\]:")
+    await person.types(ENTER)
+    await person.sees(PROMPT)
+
+
+async def say(person: Terminal, message: str) -> None:
+    """Send a message at the client's prompt, and see the reply and the prompt again."""
+    await person.types(message, ENTER)
+    await person.sees(TIME)
+    await person.sees(PROMPT)

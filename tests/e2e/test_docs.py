@@ -1,0 +1,76 @@
+"""The README's examples and its picture show what the program prints."""
+
+import re
+import shutil
+import sys
+from itertools import groupby
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from docs import ROOT
+from docs.__main__ import main
+from docs.examples import EXAMPLE
+
+if sys.platform != "linux":
+    pytest.skip("two hosts need network namespaces", allow_module_level=True)
+
+PICTURE = Path("docs", "picture.svg")
+
+# What differs between two runs: a unit with its number, a row of the histogram, a number.
+TIME = re.compile(r"\d+\.\d\d m?s\b")
+ROW = re.compile(r" *[\d.]+ to +[\d.]+ ms \|[# ]*\| +[\d,]+")
+NUMBER = re.compile(r"\d[\d,]*(\.\d+)?")
+
+
+def form(text: str) -> list[str]:
+    """Return the lines of `text` without what differs between two runs."""
+    told_apart = NUMBER.sub("N", TIME.sub("TIME", ROW.sub("ROW", text)))
+    return [line for line, _ in groupby(told_apart.splitlines())]
+
+
+def words(picture: str) -> str:
+    """Return the text in an SVG."""
+    return " ".join(ET.fromstring(picture).itertext())
+
+
+def test_running_it_again_changes_nothing_but_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What ``python -m docs`` writes is what is there: ``nox -s docs`` helps if it is not."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    if main(tmp_path):
+        pytest.skip(capsys.readouterr().err)
+    for file, shown in ((Path("README.md"), str), (PICTURE, words)):
+        then, now = ((root / file).read_text(encoding="utf-8") for root in (ROOT, tmp_path))
+        assert form(shown(now)) == form(shown(then))
+
+
+def test_every_example_is_run() -> None:
+    """All blocks of a terminal but those that install something; each has what it prints."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```console\n\$ (.+)\n(.*)", readme, flags=re.MULTILINE)
+    run = {f"python -m trio_upper {found[2]}" for found in EXAMPLE.finditer(readme)}
+    assert run == {command for command, _ in blocks if not command.startswith("pip install ")}
+    assert all(output != "```" for command, output in blocks if command in run)
+
+
+def test_other_words_are_seen() -> None:
+    """Numbers and the rows of a histogram do not count, all else does."""
+    histogram = "0.1 to 0.15 ms |##  |   6\n  1 to  1.5 ms |    | 1,106\n"
+    assert form("2026-11-22 15:18:36 HELLO   0.41 ms\n" + histogram) == [
+        "N-N-N N:N:N HELLO   TIME",
+        "ROW",
+    ]
+    assert form("HELLO 1.20 s, 1 of 7 bytes") == form("HELLO 0.33 ms, 22 of 7,000 bytes")
+    assert form("connected to 192.0.2.1") != form("connects to 192.0.2.1")
+
+
+def test_the_picture_loads_nothing() -> None:
+    """No font, no style sheet: it looks the same in every page, and calls nobody."""
+    picture = (ROOT / PICTURE).read_text(encoding="utf-8")
+    assert ET.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
+    assert re.findall(r"[a-z]+://[^\"' ]+", picture) == ["http://www.w3.org/2000/svg"]
+    assert "@import" not in picture
+    assert set(re.findall(r"url\((.)", picture)) == {"#"}
