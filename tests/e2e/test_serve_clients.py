@@ -20,6 +20,7 @@ from e2e.program import (
     receive,
     receive_all,
     reset,
+    run,
     serving,
     upper,
 )
@@ -120,6 +121,14 @@ async def test_our_own_client_is_answered() -> None:
     async with serving() as server:
         ended = await client("localhost", str(server.port), stdin="hello\nStraße\n".encode())
         assert ended == Ended(0, b"HELLO\nSTRASSE\n", b"")
+
+
+async def test_the_locale_does_not_matter() -> None:
+    """Text is UTF-8 on both sides, also where the locale has ASCII and Python is to keep to it."""
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    async with serving(environment=ascii_alone) as server:
+        words = ("client", "localhost", str(server.port), "-m", "Straße")
+        assert await run(*words, environment=ascii_alone) == Ended(0, b"STRASSE\n", b"")
 
 
 async def test_each_of_200_clients_at_once_is_answered_right() -> None:
