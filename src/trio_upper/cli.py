@@ -289,7 +289,7 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
     "-i", "--interval", type=Seconds(), default=1, help="From one round trip to the next."
 )
 @click.option("-s", "--size", type=int, default=32, metavar="BYTES", help="Size of a message.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 @connection_options
 def ping(host: str, port: str | None, **options: Any) -> int:
     """Time round trips, one after the other; Ctrl-C gives the summary.
@@ -315,7 +315,7 @@ def ping(host: str, port: str | None, **options: Any) -> int:
 @click.option(
     "--pipeline", type=int, default=1, metavar="N", help="Messages in flight on a connection."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@click.option("--json", is_flag=True, help="One JSON object instead of text.")
 @connection_options
 def bench(host: str, port: str | None, **options: Any) -> int:
     """Measure throughput and latency under load; every reply is checked.
@@ -338,7 +338,7 @@ def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) 
 
     with failing(click.UsageError):
         target = parse_target(host, port)
-    settings = connection_settings(**options)
+    settings = connection_settings(as_json=options.pop("json"), **options)
     with failing(click.UsageError):
         checked = command.Options(**settings)
     code: int = command.run(target, checked)
