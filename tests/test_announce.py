@@ -33,7 +33,7 @@ def test_a_server_for_this_machine_says_how_to_expose_it() -> None:
     """On the default address: the client that needs no argument, and the command that exposes."""
     assert announced("127.0.0.1") == [
         "listening on 127.0.0.1, port 8746; Ctrl-C stops",
-        "from this machine:    python -m trio_upper client",
+        "from this machine:    python -m trio_upper client 127.0.0.1 8746",
         "from other machines:  not reachable; to change that, stop it and say",
         f"{ELSEWHERE}python -m trio_upper serve --host 0.0.0.0 --host ::",
     ]
@@ -43,18 +43,18 @@ def test_both_wildcards_are_every_address_of_this_machine() -> None:
     """Each address of an interface that others can use has its command, but no link-local one."""
     assert announced("0.0.0.0", "::") == [
         "listening on 0.0.0.0 and ::, port 8746; Ctrl-C stops",
-        "from this machine:    python -m trio_upper client",
-        "from other machines:  python -m trio_upper client 192.168.1.7",
-        f"{ELSEWHERE}python -m trio_upper client 10.0.0.7",
-        f"{ELSEWHERE}python -m trio_upper client 2001:db8::7",
+        "from this machine:    python -m trio_upper client 127.0.0.1 8746",
+        "from other machines:  python -m trio_upper client 192.168.1.7 8746",
+        f"{ELSEWHERE}python -m trio_upper client 10.0.0.7 8746",
+        f"{ELSEWHERE}python -m trio_upper client 2001:db8::7 8746",
     ]
 
 
 @pytest.mark.parametrize(
     ("wildcard", "here", "elsewhere"),
     [
-        ("0.0.0.0", "", ["192.168.1.7", "10.0.0.7"]),
-        ("::", " ::1", ["2001:db8::7"]),
+        ("0.0.0.0", "127.0.0.1", ["192.168.1.7", "10.0.0.7"]),
+        ("::", "::1", ["2001:db8::7"]),
     ],
 )
 def test_one_wildcard_is_the_addresses_of_its_family(
@@ -62,16 +62,16 @@ def test_one_wildcard_is_the_addresses_of_its_family(
 ) -> None:
     """The wildcard of one family names no address of the other, neither here nor elsewhere."""
     _, local, *remote = announced(wildcard)
-    assert local == f"from this machine:    python -m trio_upper client{here}"
-    assert [line.split()[-1] for line in remote] == elsewhere
+    assert local == f"from this machine:    python -m trio_upper client {here} 8746"
+    assert [line.split()[-2] for line in remote] == elsewhere
 
 
 def test_a_specific_address_is_the_one_to_connect_to() -> None:
     """From here and from elsewhere: nothing else listens, not even the loopback."""
     assert announced("192.168.1.7") == [
         "listening on 192.168.1.7, port 8746; Ctrl-C stops",
-        "from this machine:    python -m trio_upper client 192.168.1.7",
-        "from other machines:  python -m trio_upper client 192.168.1.7",
+        "from this machine:    python -m trio_upper client 192.168.1.7 8746",
+        "from other machines:  python -m trio_upper client 192.168.1.7 8746",
     ]
 
 
@@ -79,8 +79,8 @@ def test_a_loopback_address_is_the_better_one_for_this_machine() -> None:
     """Beside a specific address, and wherever it stands, the loopback is for this machine only."""
     for addresses in (("192.168.1.7", "127.0.0.1"), ("127.0.0.1", "192.168.1.7")):
         assert announced(*addresses)[1:] == [
-            "from this machine:    python -m trio_upper client",
-            "from other machines:  python -m trio_upper client 192.168.1.7",
+            "from this machine:    python -m trio_upper client 127.0.0.1 8746",
+            "from other machines:  python -m trio_upper client 192.168.1.7 8746",
         ]
 
 
@@ -99,7 +99,7 @@ def test_a_port_of_its_own_stands_in_every_command() -> None:
 def test_a_client_of_a_server_with_tls_needs_tls() -> None:
     """The word for it stands in every client's command, behind the port, and in no server's."""
     assert announced("127.0.0.1", tls=True, arguments="--tls-cert x.pem")[1:] == [
-        "from this machine:    python -m trio_upper client --tls",
+        "from this machine:    python -m trio_upper client 127.0.0.1 8746 --tls",
         "from other machines:  not reachable; to change that, stop it and say",
         f"{ELSEWHERE}python -m trio_upper serve --tls-cert x.pem --host 0.0.0.0 --host ::",
     ]

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
-from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
+from trio_upper.protocol import DEFAULT_HOST
 
 COMMAND = ("python", "-m", "trio_upper")
 EXPOSE = ("--host", "0.0.0.0", "--host", "::")  # noqa: S104 - it is what the person is told
@@ -84,11 +84,8 @@ def _reachable(opened: Iterable[Address], own: Iterable[Address]) -> list[Addres
 
 
 def _client(address: Address, port: int, *, tls: bool) -> str:
-    words = [*COMMAND, "client"]
-    if (str(address), port) != (DEFAULT_HOST, DEFAULT_PORT):
-        words.append(str(address))
-    if port != DEFAULT_PORT:
-        words.append(str(port))
+    # With host and port, also where they are the defaults: a client at a terminal asks for neither.
+    words = [*COMMAND, "client", str(address), str(port)]
     if tls:
         words.append("--tls")
     return shlex.join(words)
