@@ -156,6 +156,36 @@ def test_an_option_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
     assert text.endswith(" serve --help")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["client", "-m"], "Option '-m' requires an argument; see "),
+        (["client", "--tls=1"], "Option '--tls' does not take a value; see "),
+        (["serve", "--grace"], "Option '--grace' requires an argument; see "),
+        (["ping", "x", "-c"], "Option '-c' requires an argument; see "),
+        (["bench", "x", "--size"], "Option '--size' requires an argument; see "),
+        (["client", "--mesage", "x"], "No such option '--mesage'. Did you mean '--message'? See "),
+    ],
+)
+def test_the_help_of_the_command_is_pointed_to(
+    capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
+) -> None:
+    """Whatever is wrong, also where click itself does not say with which command."""
+    text = complaint(capsys, *arguments)
+    assert text.startswith(said)
+    assert text.endswith(f" {arguments[0]} --help")
+
+
+def test_a_value_from_the_environment_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads of an option that was not given knows where it stands."""
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_CONNECT_TIMEOUT", "soon")
+    text = complaint(capsys, "client")
+    assert " (from TRIO_UPPER_CLIENT_CONNECT_TIMEOUT); see " in text
+    assert "from" not in complaint(capsys, "client", "--connect-timeout", "soon")
+
+
 def test_a_usage_error_without_a_context_names_the_program(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +371,7 @@ def test_serve_takes_options_from_the_environment(
         ("--write-timeout", "1_0", "'1_0' is no time: it is a number of seconds, 0 or more"),
         ("--write-timeout", "soon", "'soon' is no time: it is a number of seconds, 0 or more"),
         ("--max-clients", "0", "0 is not in the range x>=1"),
+        ("--max-clients", "few", "'few' is not a valid integer;"),
         ("--log-level", "loud", "'loud' is not one of"),
     ],
 )

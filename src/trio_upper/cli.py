@@ -16,6 +16,7 @@ from trio_upper.commands import say
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 DEFAULT = click.core.ParameterSource.DEFAULT
+ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
 PEM = click.Path(path_type=Path)
 
@@ -50,6 +51,33 @@ class ListeningPort(click.ParamType[int]):
         if not 0 <= port <= 65535:
             self.fail(f"{value!r} is no port: it is a number from 0 to 65535", param, ctx)
         return port
+
+
+class Whole(click.IntRange):
+    """A whole number of some least size; click would say of others that they are no "range"."""
+
+    name = "integer"
+
+
+class Command(click.Command):
+    """A command that each of its usage errors names, so that its own help is pointed to.
+
+    Click's parser has no context for some, such as an option without its value.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and have what fails say where."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+class Program(click.Group):
+    """The group of the commands."""
+
+    command_class = Command
 
 
 def connection_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -112,12 +140,13 @@ def connection_settings(
 
 
 @click.group(
+    cls=Program,
     context_settings={
         "auto_envvar_prefix": "TRIO_UPPER",
         "help_option_names": ["-h", "--help"],
         "show_default": True,
         "max_content_width": 100,
-    }
+    },
 )
 @click.version_option(__version__, prog_name="trio-upper")
 def cli() -> None:
@@ -143,7 +172,7 @@ def cli() -> None:
 )
 @click.option(
     "--max-clients",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=10_000,
     metavar="N",
     help="Clients served at once; the next one is told so and closed.",
@@ -168,7 +197,7 @@ def cli() -> None:
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=1,
     metavar="N",
     help="Processes that serve, which share the clients; 0: one per core.",
@@ -359,6 +388,19 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
+def explain(error: click.UsageError) -> str:
+    """Return in one line what is wrong and where to read on.
+
+    A value that comes from the environment is told so: nobody finds it on the command line.
+    """
+    text = error.format_message().rstrip(".")
+    context, option = error.ctx, getattr(error, "param", None)
+    if context and option and context.get_parameter_source(option.name) is ENVIRONMENT:
+        text += f" (from {context.auto_envvar_prefix}_{option.name.upper()})"
+    command = context.command_path if context else "trio-upper"
+    return f"{text}{' See' if text.endswith('?') else '; see'} {command} --help"
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program: with `arguments`, or with those of the process; exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -368,8 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "trio-upper"
-        say(f"{error.format_message().rstrip('.')}; see {command} --help")
+        say(explain(error))
         code = error.exit_code
     except click.ClickException as error:
         say(error.format_message())
