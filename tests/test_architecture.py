@@ -83,6 +83,7 @@ ALLOWED = {
         "terminal",
     },
     "commands.dialogue": {
+        "commands",
         "commands.client",
         "commands.signals",
         "dial",

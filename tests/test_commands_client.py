@@ -1,8 +1,10 @@
 """``client`` in a pipe and with ``-m``: what goes where, and the exit code."""
 
 import errno
+import io
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +16,7 @@ from trio.testing import MemoryReceiveStream, MockClock, memory_stream_pair, wai
 from streams import NoHalfClose
 from trio_upper.client import Ending, Outcome
 from trio_upper.commands import client, progress
-from trio_upper.commands.client import CLOSE_TIMEOUT, QUOTED, Options, explain, quote
+from trio_upper.commands.client import CLOSE_TIMEOUT, QUOTED, SLOW, Options, explain, quote
 from trio_upper.dial import Target
 from trio_upper.failures import Attempt, CannotConnect, Cause
 from trio_upper.protocol import idle_notice, shutdown_notice
@@ -101,11 +103,12 @@ class World:
         self.opened: list[str] = []
         self.dialled: list[tuple[Target, dict[str, object]]] = []
         self.failure: Exception | None = None
+        self.delay = 0.0
         self.wrap: Callable[[trio.abc.HalfCloseableStream], trio.abc.Stream] = lambda stream: stream
         self.stream: trio.abc.Stream | None = None
 
     async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.delay)
         self.opened.append("connection")
         self.dialled.append((target, options))
         if self.failure:
@@ -316,6 +319,57 @@ def test_a_signal_ends_it_by_itself(
     assert world.output.closed
     assert isinstance(world.stream, Recorded)
     assert world.stream.closed
+
+
+# ------------------------------------------------------------------ what takes long
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+CONNECTING = "trio-upper: connecting to example.lan port 80"
+
+
+@pytest.mark.parametrize(
+    ("delay", "options", "said"),
+    [
+        (SLOW - 0.1, Options(), ""),
+        (SLOW + 0.1, Options(), f"{CONNECTING} …\n"),
+        (100, Options(wait=120), f"{CONNECTING}, trying for 120 s …\n"),
+        (100, Options(quiet=True), ""),
+    ],
+)
+def test_a_connection_that_takes_long_is_said_to_be_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch, delay: float, options: Options, said: str
+) -> None:
+    """Once, where somebody sees it and has not asked for quiet, whether it comes about or not."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    world.delay = delay
+    assert run(["hello"], options) == 0
+    assert screen.getvalue() == said
+    world.failure = REFUSED
+    assert run(["hello"], options) == 1
+    assert screen.getvalue() == f"{said}{said}trio-upper: {REFUSED}\n"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_nobody_is_told_where_nobody_sees_it(
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    closed: bool,
+) -> None:
+    """A script gets what went wrong, and nothing else."""
+    if closed:
+        monkeypatch.setattr(sys, "stderr", None)
+    world.delay = 100
+    assert run(["hello"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 # ------------------------------------------------------------------ the progress

@@ -13,8 +13,8 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.account import COMPARED_BYTES
-from trio_upper.commands import dialogue
-from trio_upper.commands.client import Options
+from trio_upper.commands import client, dialogue
+from trio_upper.commands.client import SLOW, Options
 from trio_upper.commands.dialogue import NAMED
 from trio_upper.dial import Target
 from trio_upper.failures import Attempt, CannotConnect
@@ -111,14 +111,14 @@ class Person:
 class World:
     """The person and the network: `network` has what comes of each dialling, one after the other.
 
-    That is a peer, or why there is no connection.
+    That is a peer, or why there is no connection. Each takes `delay` seconds.
     """
 
     def __init__(self) -> None:
         self.person = Person()
         self.network: deque[Peer | CannotConnect] = deque()
         self.dialled: list[Target] = []
-        self.options: list[Options] = []
+        self.delay = 0.0
         self.tidied = False
 
     @asynccontextmanager
@@ -129,10 +129,9 @@ class World:
         finally:
             self.tidied = True
 
-    async def dial(self, target: Target, options: Options) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+    async def connect(self, target: Target, **options: Any) -> trio.abc.Stream:
+        await trio.sleep(self.delay)
         self.dialled.append(target)
-        self.options.append(options)
         found = self.network.popleft()
         if isinstance(found, CannotConnect):
             raise found
@@ -185,14 +184,14 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
     monkeypatch.setattr(trio, "run", run_in_virtual_time)
     monkeypatch.setattr(dialogue, "open_prompt", made.open_prompt)
-    monkeypatch.setattr(dialogue, "dial", made.dial)
+    monkeypatch.setattr(client, "connect", made.connect)
     monkeypatch.setattr(dialogue, "end_by", killed)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return made
 
 
-def run(host: str | None = "example.lan", port: str | None = "80", *, quiet: bool = False) -> int:
-    return dialogue.run(host, port, Options(quiet=quiet))
+def run(host: str | None = "example.lan", port: str | None = "80", **options: Any) -> int:
+    return dialogue.run(host, port, Options(**options))
 
 
 # ------------------------------------------------------------------ a conversation
@@ -219,7 +218,6 @@ def test_quiet_leaves_out_what_is_no_reply(world: World) -> None:
     world.person.talks.append((b"hello\n",))
     assert run(quiet=True) == 0
     assert world.person.screen == ["example.lan:80> ", "HELLO\n", "."]
-    assert world.options == [Options(quiet=True)]
 
 
 def test_an_ipv6_address_is_in_brackets_at_the_prompt(world: World) -> None:
@@ -337,6 +335,37 @@ def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: W
     assert run("example.lan", None) == 0
     assert world.person.screen[:3] == ["Port [8746]", str(refused()), "Port [8746]"]
     assert [target.port for target in world.dialled] == [80, 81]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, ["connecting to example.lan port 80 …"]),
+        ({"wait": 20}, ["connecting to example.lan port 80, trying for 20 s …"]),
+        ({"quiet": True}, []),
+    ],
+)
+def test_a_connection_that_takes_long_is_said_to_be_tried(
+    world: World, options: dict[str, Any], said: list[str]
+) -> None:
+    """Once each time, before it comes about or fails."""
+    world.delay = SLOW + 0.1
+    world.network += [answering(b"", after=0), refused()]
+    world.person.talks.append((WAITS,))
+    world.person.offers += [True, False]
+    assert run(**options) == 1
+    lines = [line for line in world.person.screen if not line.startswith("connected")]
+    talk = ["example.lan:80> ", ".", GONE, AGAIN]
+    assert lines == [*said, *talk, *said, str(refused()), AGAIN]
+
+
+def test_a_connection_that_comes_soon_is_not_announced(world: World) -> None:
+    """Only that it is there."""
+    world.delay = SLOW - 0.1
+    world.network.append(upper)
+    world.person.talks.append(())
+    assert run() == 0
+    assert world.person.screen[0] == "connected to example.lan port 80; Ctrl-D ends"
 
 
 def test_a_failed_connection_is_final_where_all_was_given(world: World) -> None:

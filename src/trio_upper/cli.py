@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
 
 from trio_upper import __version__
-from trio_upper.commands import say
+from trio_upper.commands import is_terminal, say
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 DEFAULT = click.core.ParameterSource.DEFAULT
@@ -381,11 +381,6 @@ def failing(kind: type[click.ClickException] = click.ClickException) -> Iterator
         yield
     except ValueError as error:
         raise kind(str(error)) from error
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a standard stream, None if it is closed, is a terminal."""
-    return stream is not None and stream.isatty()
 
 
 def explain(error: click.UsageError) -> str:

@@ -123,6 +123,27 @@ async def test_nothing_is_asked_where_all_is_given() -> None:
             await leaves(person, 1)
 
 
+async def test_a_server_that_does_not_answer() -> None:
+    """Soon it is said what takes so long; Ctrl-C ends it."""
+    with peers.full_port() as port:
+        async with terminal("client", LOCALHOST, str(port)) as person:
+            await person.sees(rf"^trio-upper: connecting to 127\.0\.0\.1 port {port} …\s+$")
+            await person.types(CTRL_C)
+            await leaves(person, -signal.SIGINT)
+
+
+async def test_a_server_that_is_still_starting() -> None:
+    """With --wait it is said how long it is tried, and then that it is there."""
+    with peers.bound_socket() as bound:
+        port = bound.getsockname()[1]
+        async with terminal("client", LOCALHOST, str(port), "--wait", "60") as person:
+            await person.sees(
+                rf"^trio-upper: connecting to 127\.0\.0\.1 port {port}, trying for 60 s …"
+            )
+            bound.listen()
+            await person.sees(f"connected to 127.0.0.1 port {port}")
+
+
 @pytest.mark.parametrize(("key", "code"), [(CTRL_C, -signal.SIGINT), (CTRL_D, 1)])
 async def test_no_answer_to_a_question(key: str, code: int) -> None:
     """Ctrl-C and Ctrl-D end at a question, too."""

@@ -2,6 +2,12 @@
 
 import contextlib
 import sys
+from typing import TextIO
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a standard stream, None if it is closed, is a terminal."""
+    return stream is not None and stream.isatty()
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Self
 import trio
 
 from trio_upper.client import Ending, Outcome, converse
-from trio_upper.commands import progress, say, sole_error
+from trio_upper.commands import is_terminal, progress, say, sole_error
 from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, connect
 from trio_upper.failures import CannotConnect, Cause, broken, looks_like_tls
@@ -26,8 +27,12 @@ CLOSE_TIMEOUT = 1.0
 # So much of a foreign peer's first line is quoted, in characters.
 QUOTED = 200
 
+# A connection that takes longer, in seconds, makes people wonder whether anything happens.
+SLOW = 1.0
+
 Source = AsyncIterable[bytes]
 Sink = Callable[[bytes], Awaitable[object]]
+Tell = Callable[[str], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,7 @@ def run(target: Target, messages: Sequence[str], options: Options) -> int:
 async def _talk(target: Target, messages: Sequence[str], options: Options) -> int:
     # Closing the output may show that the disk is full: after that only is there a result to tell.
     async with open_output() as output, await _open_source(messages) as source:
-        stream = await dial(target, options)
+        stream = await dial(target, options, _tell)
         async with trio.open_nursery() as nursery:
             if progress.is_wanted() and not options.quiet:
                 source = progress.Meter(aiter(source), getattr(source, "size", None))
@@ -90,11 +95,31 @@ class _Lines:
         raise StopAsyncIteration
 
 
-async def dial(target: Target, options: Options) -> trio.abc.Stream:
-    """Connect to `target` as `options` have it; `CannotConnect` escapes."""
-    return await connect(
-        target, connect_timeout=options.connect_timeout, wait=options.wait, tls=options.tls
-    )
+async def _tell(text: str) -> None:
+    if is_terminal(sys.stderr):
+        say(text)
+    await trio.lowlevel.checkpoint()
+
+
+async def dial(target: Target, options: Options, tell: Tell) -> trio.abc.Stream:
+    """Connect to `target` as `options` have it; `tell` the person if that takes long.
+
+    `CannotConnect` escapes in a group, as from a nursery.
+    """
+    async with trio.open_nursery() as nursery:
+        if not options.quiet:
+            nursery.start_soon(_tell_if_slow, target, options, tell)
+        stream = await connect(
+            target, connect_timeout=options.connect_timeout, wait=options.wait, tls=options.tls
+        )
+        nursery.cancel_scope.cancel()
+    return stream
+
+
+async def _tell_if_slow(target: Target, options: Options, tell: Tell) -> None:
+    await trio.sleep(SLOW)
+    how = f", trying for {options.wait:g} s" if options.wait else ""
+    await tell(f"connecting to {target.host} port {target.port}{how} …")
 
 
 async def hold(stream: trio.abc.Stream, source: Source, sink: Sink, options: Options) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Self
 
 import trio
 
+from trio_upper.commands import sole_error
 from trio_upper.commands.client import Options, dial, explain, hold, quote
 from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, parse_target, split_host
@@ -94,11 +95,12 @@ class _Dialogue:
                 return target
 
     async def _dial(self, target: Target) -> trio.abc.Stream | None:
+        stream = None
         try:
-            return await dial(target, self._options)
-        except CannotConnect as failure:
-            await self._say(str(failure))
-            return None
+            stream = await dial(target, self._options, self._say)
+        except* CannotConnect as failed:
+            await self._say(str(sole_error(failed)))
+        return stream
 
     async def converse(self, target: Target, stream: trio.abc.Stream) -> tuple[bool, bool]:
         """Have one conversation, and say how it ended and which messages were not answered.
