@@ -89,7 +89,6 @@ ALLOWED = {
         "dial",
         "failures",
         "prompt",
-        "protocol",
         "terminal",
     },
     "commands.ping": {

@@ -294,37 +294,50 @@ def test_an_answer_that_carries_the_port_is_complete(world: World) -> None:
     world.person.talks.append(())
     world.person.answers += ["nowhere:81", "[::1]:82"]
     assert run(None, None) == 0
-    assert world.person.screen[:3] == ["Host [127.0.0.1]", str(refused()), "Host [127.0.0.1]"]
+    assert world.person.screen[:3] == ["Host [127.0.0.1]", str(refused()), "Host [nowhere]"]
     assert world.dialled == [Target(host="nowhere", port=81), Target(host="::1", port=82)]
 
 
+def questions(world: World) -> list[str]:
+    """Return what was asked, and the beginning of what was said of an answer that is none."""
+    shown = [line for line in world.person.screen if "[" in line or "is no" in line]
+    return [line.partition(";")[0] for line in shown]
+
+
 def test_a_wrong_answer_is_explained_and_asked_for_again(world: World) -> None:
-    """What was wrong is the default of the next question, for it is mostly a slip."""
+    """It alone, and the default stays what it was: one that is wrong is of no use."""
     world.network.append(upper)
     world.person.talks.append(())
-    world.person.answers += ["ex ample", "example.lan", "http", "", "80"]
+    world.person.answers += ["ex ample", "example.lan:http", "example.lan", "http", "70000", "80"]
     assert run(None, None) == 0
-    asked = [line for line in world.person.screen if "[" in line or "is no" in line]
-    assert [line.partition(";")[0] for line in asked] == [
+    assert questions(world) == [
         "Host [127.0.0.1]",
         "'ex ample' is no host",
-        "Host [ex ample]",
+        "Host [127.0.0.1]",
+        "'http' is no port",
+        "Host [127.0.0.1]",
         "Port [8746]",
         "'http' is no port",
-        "Host [example.lan]",
+        "Port [8746]",
         "Port [8746]",
     ]
     assert world.dialled == [Target(host="example.lan", port=80)]
 
 
-def test_a_failed_connection_is_explained_and_asked_for_again(world: World) -> None:
-    """As long as there is something to ask."""
-    world.network += [refused("nowhere"), upper]
+def test_after_a_failed_connection_what_was_typed_is_the_default(world: World) -> None:
+    """It is explained, and asked for again; Enter twice tries the same once more."""
+    world.network += [refused("nowhere"), refused("nowhere"), refused("nowhere"), upper]
     world.person.talks.append(())
-    world.person.answers += ["nowhere", "80", "example.lan", "80"]
+    world.person.answers += ["nowhere", "80", "", "", "", "81", "example.lan", ""]
     assert run(None, None) == 0
     assert world.person.screen[2] == str(refused("nowhere"))
-    assert [target.host for target in world.dialled] == ["nowhere", "example.lan"]
+    assert questions(world) == [
+        *("Host [127.0.0.1]", "Port [8746]"),
+        *("Host [nowhere]", "Port [80]") * 2,
+        *("Host [nowhere]", "Port [81]"),
+    ]
+    places = [(target.host, target.port) for target in world.dialled]
+    assert places == [("nowhere", 80), ("nowhere", 80), ("nowhere", 81), ("example.lan", 81)]
 
 
 def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: World) -> None:
@@ -333,7 +346,7 @@ def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: W
     world.person.talks.append(())
     world.person.answers += ["80", "81"]
     assert run("example.lan", None) == 0
-    assert world.person.screen[:3] == ["Port [8746]", str(refused()), "Port [8746]"]
+    assert world.person.screen[:3] == ["Port [8746]", str(refused()), "Port [80]"]
     assert [target.port for target in world.dialled] == [80, 81]
 
 

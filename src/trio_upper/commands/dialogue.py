@@ -3,10 +3,10 @@
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 import trio
 
@@ -16,8 +16,9 @@ from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, parse_target, split_host
 from trio_upper.failures import CannotConnect
 from trio_upper.prompt import open_prompt
-from trio_upper.protocol import DEFAULT_HOST
 from trio_upper.terminal import Interrupted, Prompt, history_path
+
+T = TypeVar("T")
 
 # So many of the messages that were not answered are named one by one.
 NAMED = 5
@@ -62,16 +63,18 @@ class _Dialogue:
     def __init__(self, prompt: Prompt, options: Options) -> None:
         self._prompt = prompt
         self._options = options
+        self._default = Target()  # which Enter takes when it is asked for
 
     async def connect(
         self, host: str | None, port: str | None
     ) -> tuple[Target, trio.abc.Stream | None]:
         """Connect, asking for what is not given; where all is given, a failure is final."""
         while True:
-            target = await self._ask_target(host, port)
+            target = await self._ask_target(host) if port is None else parse_target(host, port)
             stream = await self._dial(target)
-            if stream is not None or (host is not None and port is not None):
+            if stream is not None or port is not None:
                 return target, stream
+            self._default = target
 
     async def connect_again(self, target: Target) -> trio.abc.Stream | None:
         """Offer to connect again until that succeeds, or until the person declines: None."""
@@ -80,19 +83,21 @@ class _Dialogue:
                 return stream
         return None
 
-    async def _ask_target(self, host: str | None, port: str | None) -> Target:
-        asked = DEFAULT_HOST if host is None else host
+    async def _ask_target(self, host: str | None) -> Target:
+        if host is None:
+            host = await self._ask("Host", self._default.host, _checked_host)
+        if split_host(host)[1] is not None:
+            return parse_target(host, None)
+        return await self._ask("Port", str(self._default.port), partial(parse_target, host))
+
+    async def _ask(self, question: str, default: str, parse: Callable[[str], T]) -> T:
+        """Return what `parse` makes of the answer; explain what it refuses, and ask again."""
         while True:
+            answer = await self._prompt.ask(question, default)
             try:
-                if host is None:
-                    asked = await self._prompt.ask("Host", asked)
-                target = parse_target(asked, port)
-                if port is None and split_host(asked)[1] is None:
-                    target = parse_target(asked, await self._prompt.ask("Port", str(target.port)))
+                return parse(answer)
             except ValueError as error:
                 await self._say(str(error))
-            else:
-                return target
 
     async def _dial(self, target: Target) -> trio.abc.Stream | None:
         stream = None
@@ -123,6 +128,11 @@ class _Dialogue:
 
     async def _say(self, text: str) -> None:
         await self._prompt.notice(f"trio-upper: {text}")
+
+
+def _checked_host(text: str) -> str:
+    parse_target(text, None)
+    return text
 
 
 class _Unanswered:
