@@ -618,6 +618,14 @@ async def test_a_bug_in_the_editor_is_not_hidden(monkeypatch: pytest.MonkeyPatch
                 await trio.sleep_forever()
 
 
+async def test_the_threads_take_turns_while_there_is_a_prompt() -> None:
+    """So that drawing it does not hold up a reply; afterwards all is as it was."""
+    before = sys.getswitchinterval()
+    async with at_prompt():
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
+
+
 async def test_a_job_that_ends_in_spite_of_a_cancellation_gives_its_result() -> None:
     """Nothing that was done is lost: the cancellation waits for the next checkpoint."""
 
