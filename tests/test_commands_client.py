@@ -541,6 +541,10 @@ RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by pe
             outcome(Ending.FOREIGN, 6, 6, words=b"\x15\x03\x01\x00\x02\x02\x46"),
             [Cause.TLS_WANTED.sentence],
         ),
+        (
+            outcome(Ending.FOREIGN, 6, 6, words=b"\r\n"),
+            ["this does not look like a trio-upper server; it said: an empty line"],
+        ),
         (outcome(Ending.SILENT, 6, 6), ["no reply came for 2.5 s: 6 of 6 bytes were not answered"]),
         (
             outcome(Ending.BROKEN, 6, 6, error=RESET),
@@ -569,3 +573,9 @@ def test_each_ending_has_its_words(how: Outcome, lines: list[str]) -> None:
 def test_a_quote_is_one_line_that_harms_no_terminal(words: bytes, quoted: str) -> None:
     """The first line that says something, escaped, and cut where it gets long."""
     assert quote(words) == quoted
+
+
+def test_a_quote_may_be_shorter() -> None:
+    """Where many stand on one line."""
+    assert quote(b"hello", 5) == "'hello'"
+    assert quote(b"hello", 4) == "'hell…'"

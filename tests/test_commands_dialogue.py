@@ -1,12 +1,13 @@
-"""The dialogue at a terminal, with a prompt that has been told what the person answers."""
+"""The dialogue at a terminal, with a console that has been told what the person answers."""
 
 import errno
+import re
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import trio
@@ -15,16 +16,19 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from trio_upper.account import COMPARED_BYTES
 from trio_upper.commands import client, dialogue
 from trio_upper.commands.client import SLOW, Options
-from trio_upper.commands.dialogue import NAMED
+from trio_upper.commands.dialogue import NAMED, QUOTED
 from trio_upper.dial import Target
 from trio_upper.failures import Attempt, CannotConnect
 from trio_upper.protocol import shutdown_notice
-from trio_upper.terminal import Interrupted
+from trio_upper.terminal import Interrupted, Prompt, Talk
 
 TIMEOUT = 1000
 """Seconds of virtual time after which a test has failed."""
 
 Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+
+EOT = b"\x04"
+"""Ctrl-D as it is typed."""
 
 WAITS = "the person types nothing more, and waits"
 CTRL_C = Interrupted()
@@ -40,72 +44,52 @@ class Killed(BaseException):
         self.number = number
 
 
-class Typed:
-    """What the person types in one conversation, and Ctrl-D after it."""
-
-    def __init__(self, script: tuple[bytes | str | Exception, ...]) -> None:
-        self._script = deque(script)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        await wait_all_tasks_blocked()  # so that what was typed before has been answered
-        match self._script.popleft() if self._script else None:
-            case bytes(line):
-                return line
-            case Exception() as key:
-                raise key
-            case str():
-                await trio.sleep_forever()
-        raise StopAsyncIteration
-
-
 class Person:
-    """Somebody at a prompt: `answers` and `offers` are what is answered, `talks` what is typed.
+    """Somebody at a console: `answers` and `offers` are what is answered, `talks` what is typed.
 
-    `screen` is all that was shown, with the label where a conversation begins and `.` where its
-    prompt has gone.
+    Each talk ends with Ctrl-D, when all else has been answered.
+
+    `screen` is all that was shown, line by line and without times, with the label where a
+    conversation begins and `.` where its prompt has gone.
     """
 
     def __init__(self) -> None:
-        self.label = ""
         self.answers: deque[str | Exception] = deque()
-        self.offers: deque[bool | Exception] = deque()
+        self.offers: deque[str | Exception] = deque()
         self.talks: deque[tuple[bytes | str | Exception, ...]] = deque()
+        self.half_typed = b""
         self.screen: list[str] = []
         self.history: Path | None = None
 
-    async def ask(self, question: str, default: str = "") -> str:
+    async def print(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.screen.append(f"{question} [{default}]")
-        answer = self.answers.popleft()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer or default
+        for line in text.splitlines():
+            self.screen.append(re.sub(r"   \d+\.\d\d m?s$", "", line).removeprefix("trio-upper: "))
 
-    async def offer(self, question: str) -> bool:
+    async def ask(self, question: str, *, fresh: bool) -> str:
         await trio.lowlevel.checkpoint()
-        self.screen.append(question)
-        answer = self.offers.popleft()
+        self.screen.append(question.rstrip(": "))
+        answer = (self.offers if fresh else self.answers).popleft()
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def notice(self, text: str) -> None:
-        await trio.lowlevel.checkpoint()
-        self.screen.append(text.removeprefix("trio-upper: "))
-        assert text.startswith("trio-upper: ")
-
-    async def show(self, reply: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        self.screen.append(reply.decode())
-
-    @asynccontextmanager
-    async def lines(self) -> AsyncGenerator[Typed]:
-        self.screen.append(self.label)
-        yield Typed(self.talks.popleft())
-        self.screen.append(".")
+    async def type(self, label: str, talk: Talk) -> None:
+        self.screen.append(label)
+        try:
+            for what in (*self.talks.popleft(), EOT):
+                await wait_all_tasks_blocked()  # so that what was typed before has been answered
+                if isinstance(what, Exception):
+                    raise what
+                if isinstance(what, str):
+                    await trio.sleep_forever()
+                if line := what.removesuffix(EOT):
+                    talk.enter(line)
+                if what.endswith(EOT):
+                    return
+        finally:
+            talk.half_typed = self.half_typed
+            self.screen.append(".")
 
 
 class World:
@@ -122,10 +106,10 @@ class World:
         self.tidied = False
 
     @asynccontextmanager
-    async def open_prompt(self, *, history: Path | None) -> AsyncGenerator[Person]:
+    async def open_prompt(self, *, history: Path | None) -> AsyncGenerator[Prompt]:
         self.person.history = history
         try:
-            yield self.person
+            yield Prompt(self.person)
         finally:
             self.tidied = True
 
@@ -205,8 +189,8 @@ def test_messages_and_replies(world: World, tmp_path: Path) -> None:
     assert world.person.screen == [
         "connected to example.lan port 80; Ctrl-D ends",
         "example.lan:80> ",
-        "HELLO\n",
-        "BYE\n",
+        "HELLO",
+        "BYE",
         ".",
     ]
     assert world.person.history == tmp_path / "trio-upper" / "history"
@@ -217,7 +201,7 @@ def test_quiet_leaves_out_what_is_no_reply(world: World) -> None:
     world.network.append(upper)
     world.person.talks.append((b"hello\n",))
     assert run(quiet=True) == 0
-    assert world.person.screen == ["example.lan:80> ", "HELLO\n", "."]
+    assert world.person.screen == ["example.lan:80> ", "HELLO", "."]
 
 
 def test_an_ipv6_address_is_in_brackets_at_the_prompt(world: World) -> None:
@@ -365,7 +349,7 @@ def test_a_connection_that_takes_long_is_said_to_be_tried(
     world.delay = SLOW + 0.1
     world.network += [answering(b"", after=0), refused()]
     world.person.talks.append((WAITS,))
-    world.person.offers += [True, False]
+    world.person.offers += ["", CTRL_D]
     assert run(**options) == 1
     lines = [line for line in world.person.screen if not line.startswith("connected")]
     talk = ["example.lan:80> ", ".", GONE, AGAIN]
@@ -403,11 +387,11 @@ def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world:
     """With the reason; Enter connects to the same place again, as often as it takes."""
     world.network += [answering(b"HELLO\n" + shutdown_notice()), refused(), upper]
     world.person.talks += [(b"hello\n", WAITS), (b"again\n",)]
-    world.person.offers += [True, True]
+    world.person.offers += ["", ""]
     assert run() == 0
     assert world.person.screen[1:] == [
         "example.lan:80> ",
-        "HELLO\n",
+        "HELLO",
         ".",
         "closing, the server is shutting down",
         AGAIN,
@@ -415,7 +399,7 @@ def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world:
         AGAIN,
         "connected to example.lan port 80; Ctrl-D ends",
         "example.lan:80> ",
-        "AGAIN\n",
+        "AGAIN",
         ".",
     ]
     assert len(set(world.dialled)) == 1
@@ -425,7 +409,7 @@ def test_whoever_declines_the_way_back_ends(world: World) -> None:
     """Ctrl-D at the offer is exit code 1."""
     world.network.append(answering(b"", after=0))
     world.person.talks.append((WAITS,))
-    world.person.offers.append(False)
+    world.person.offers.append(CTRL_D)
     assert run() == 1
     assert world.person.screen[-3:] == [".", GONE, AGAIN]
 
@@ -433,10 +417,10 @@ def test_whoever_declines_the_way_back_ends(world: World) -> None:
 def test_a_conversation_that_ended_with_replies_missing_is_no_success(world: World) -> None:
     """Also if the person had ended it: what is owed did not come. The end stands, all the same."""
     world.network.append(answering(b"HEL"))
-    world.person.talks.append((b"hello\n",))
+    world.person.talks.append((b"hello\n" + EOT,))
     assert run() == 1
     assert world.person.screen[-3:] == [
-        ".",
+        "HEL",
         f"{GONE}: 3 of 6 bytes were not answered",
         "not answered: 'hello'",
     ]
@@ -451,40 +435,55 @@ def test_messages_without_an_answer_are_named_and_not_sent_again(world: World) -
 
     world.network += [answering(b"ONE\nTW", after=2), second]
     world.person.talks += [(b"one\n", b"two\n\x1b[2J\n", WAITS), ()]
-    world.person.offers += [True]
+    world.person.offers.append("")
     assert run() == 0
-    named = [line for line in world.person.screen if line.startswith("not answered")]
-    assert named == ["not answered: 'two'", r"not answered: '\x1b[2J'"]
+    assert named(world) == [r"not answered: 'two', '\x1b[2J'"]
     assert sent == []
 
 
-def test_messages_that_were_entered_when_the_server_went_are_named_too(world: World) -> None:
-    """They were not even sent, and the person must know: with the prompt they are gone."""
-    world.network.append(answering(b"ONE\n"))
-    world.person.talks.append((b"one\n", b"two\nthree\n", b"four\n", WAITS))
-    world.person.offers.append(False)
-    assert run() == 1
-    named = [line for line in world.person.screen if line.startswith("not answered")]
-    assert named == [f"not answered: '{number}'" for number in ("two", "three", "four")]
-    assert world.person.screen[-1] == AGAIN
+def named(world: World) -> list[str]:
+    """Return what was said of messages that came to nothing."""
+    return [line for line in world.person.screen if line.startswith("not ")]
 
 
 def test_an_end_that_was_entered_when_the_server_went_is_an_end(world: World) -> None:
     """Nobody who pressed Ctrl-D is offered another connection."""
-    world.network.append(answering(b"ONE\n"))
-    world.person.talks.append((b"one\n", b"two\n"))
+    world.network.append(answering(b"ONE\n", after=2))
+    world.person.talks.append((b"one\n", b"two\n" + EOT))
     assert run() == 1
-    assert world.person.screen[-2:] == [GONE, "not answered: 'two'"]
+    assert world.person.screen[-2:] == [
+        f"{GONE}: 4 of 8 bytes were not answered",
+        "not answered: 'two'",
+    ]
 
 
-def test_only_the_first_messages_are_named(world: World) -> None:
+@pytest.mark.parametrize(
+    ("count", "more"),
+    [(NAMED, ""), (NAMED + 1, " and 1 more"), (1000, f" and {1000 - NAMED} more")],
+)
+def test_only_the_first_messages_are_named(world: World, count: int, more: str) -> None:
     """A long paste does not fill the screen twice; what is left is counted."""
     world.network.append(answering(b""))
-    world.person.talks.append((b"".join(b"%d\n" % i for i in range(NAMED + 2)), WAITS))
-    world.person.offers.append(False)
+    world.person.talks.append((b"".join(b"%d\n" % i for i in range(count)), WAITS))
+    world.person.offers.append(CTRL_D)
     run()
-    named = [line for line in world.person.screen if line.startswith("not answered")]
-    assert named == [*(f"not answered: '{i}'" for i in range(NAMED)), "not answered: 2 more"]
+    first = ", ".join(f"'{i}'" for i in range(NAMED))
+    assert named(world) == [f"not answered: {first}{more}"]
+
+
+def test_a_line_half_typed_when_the_server_went_is_named_too(world: World) -> None:
+    """With the prompt it is gone from the screen. What is long is cut, what is evil escaped."""
+    world.network.append(answering(b""))
+    world.person.talks.append((b"x" * 10 * QUOTED + b"\n", WAITS))
+    world.person.half_typed = b"\x1b" + b"y" * QUOTED
+    world.person.offers.append(CTRL_D)
+    assert run() == 1
+    assert world.person.screen[-4:] == [
+        f"{GONE}: 401 of 401 bytes were not answered",
+        f"not answered: '{'x' * QUOTED}…'",
+        rf"not sent: '\x1b{'y' * (QUOTED - 4)}…'",
+        AGAIN,
+    ]
 
 
 def test_a_line_too_many_answers_nothing(world: World) -> None:
@@ -492,9 +491,9 @@ def test_a_line_too_many_answers_nothing(world: World) -> None:
     message = b"x" * COMPARED_BYTES + b"yy\n"
     world.network.append(answering(b"X" * COMPARED_BYTES + b"\n\n\n"))
     world.person.talks.append((message, WAITS))
-    world.person.offers.append(False)
+    world.person.offers.append(CTRL_D)
     assert run() == 1
-    assert not [line for line in world.person.screen if line.startswith("not answered")]
+    assert not named(world)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

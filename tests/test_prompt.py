@@ -109,33 +109,33 @@ async def at_prompt(history: Path | None = None) -> AsyncIterator[tuple[Person, 
     """Somebody at a prompt; the terminal is sane afterwards."""
     async with somebody() as person:
         async with open_prompt(
-            label=LABEL, history=history, input_fd=person.tty, output_fd=person.tty
+            history=history, input_fd=person.tty, output_fd=person.tty
         ) as prompt:
             yield person, prompt
         assert person.has_sane_terminal()
 
 
-async def take(typed: AsyncIterator[bytes], count: int) -> list[bytes]:
+async def take(talk: AsyncIterator[bytes], count: int) -> list[bytes]:
     lines = []
     with trio.fail_after(DEADLINE):
         for _ in range(count):
-            lines.append(await anext(typed))  # noqa: PERF401 (a comprehension hides the checkpoint)
+            lines.append(await anext(talk))  # noqa: PERF401 (a comprehension hides the checkpoint)
     return lines
 
 
-async def take_all(typed: AsyncIterator[bytes]) -> list[bytes]:
+async def take_all(talk: AsyncIterator[bytes]) -> list[bytes]:
     with trio.fail_after(DEADLINE):
-        return [line async for line in typed]
+        return [line async for line in talk]
 
 
 async def test_a_typed_line_is_a_message_and_its_reply_stands_above_the_prompt() -> None:
     """The line stays on the screen behind its label, the reply follows, then the prompt again."""
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.sees(DRAWN)
         await person.types("Straße 日本\r")
-        assert await take(typed, 1) == ["Straße 日本\n".encode()]
+        assert await take(talk, 1) == ["Straße 日本\n".encode()]
         await person.sees(f"{LABEL}Straße 日本\r\n")
-        await prompt.show("STRASSE 日本\n".encode())
+        await talk.show("STRASSE 日本\n".encode())
         await person.sees("STRASSE 日本   ")
         assert re.fullmatch(r"\d+\.\d\d ms\r\n", await person.sees("\r\n"))
         await person.sees(DRAWN)
@@ -144,10 +144,10 @@ async def test_a_typed_line_is_a_message_and_its_reply_stands_above_the_prompt()
 async def test_times_are_dimmed_unless_colour_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without NO_COLOR the time after a reply is dimmed."""
     monkeypatch.delenv("NO_COLOR")
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types("a\r")
-        await take(typed, 1)
-        await prompt.show(b"A\n")
+        await take(talk, 1)
+        await talk.show(b"A\n")
         await person.sees("A   \x1b[2m")
         await person.sees(" ms\x1b[0m\r\n")
 
@@ -156,27 +156,27 @@ async def test_times_are_dimmed_unless_colour_is_refused(monkeypatch: pytest.Mon
 async def test_300_pasted_lines_are_300_messages(end: str) -> None:
     """A raw paste keeps its lines apart and in order, whatever ends them, and Ctrl-D after it."""
     lines = [f"line {n} of a paste" for n in range(300)]
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types(end.join([*lines, CTRL_D]))
-        assert await take_all(typed) == [f"{line}\n".encode() for line in lines]
+        assert await take_all(talk) == [f"{line}\n".encode() for line in lines]
 
 
 @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
 async def test_300_lines_in_a_bracketed_paste_are_300_messages(end: str) -> None:
     """A bracketed paste is sent line by line; what follows its last end of line is edited."""
     lines = [f"line {n} of a paste" for n in range(300)]
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types(f"\x1b[200~{end.join([*lines, 'rest'])}\x1b[201~ of it\r{CTRL_D}")
-        assert await take_all(typed) == [f"{line}\n".encode() for line in [*lines, "rest of it"]]
+        assert await take_all(talk) == [f"{line}\n".encode() for line in [*lines, "rest of it"]]
 
 
 async def test_300_replies_come_in_order_with_the_prompt_in_between() -> None:
     """Replies that arrive while lines are pasted disturb neither them nor the prompt."""
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types("".join(f"line {n}\r" for n in range(300)))
         for n in range(300):
-            assert await take(typed, 1) == [b"line %d\n" % n]
-            await prompt.show(b"LINE %d\n" % n)
+            assert await take(talk, 1) == [b"line %d\n" % n]
+            await talk.show(b"LINE %d\n" % n)
         for n in range(300):
             await person.sees(f"LINE {n}   ")
         await person.sees(DRAWN)
@@ -185,10 +185,10 @@ async def test_300_replies_come_in_order_with_the_prompt_in_between() -> None:
 async def test_ctrl_d_ends_the_lines_and_the_prompt() -> None:
     """A Ctrl-D right behind a line is not lost; a reply after it is printed without a prompt."""
     async with at_prompt() as (person, prompt):
-        async with prompt.lines() as typed:
+        async with prompt.talk(LABEL) as talk:
             await person.types(f"last\r{CTRL_D}")
-            assert await take_all(typed) == [b"last\n"]
-            await prompt.show(b"LAST\n")
+            assert await take_all(talk) == [b"last\n"]
+            await talk.show(b"LAST\n")
             await person.sees("LAST   ")
         await prompt.notice("end")
         assert DRAWN not in await person.sees("end\r\n")
@@ -198,7 +198,7 @@ async def test_ctrl_c_interrupts_what_runs_beside_the_prompt() -> None:
     """Ctrl-C ends the block at once, also when nobody waits for a line; half a line is dropped."""
     async with at_prompt() as (person, prompt):
         with pytest.RaisesGroup(Interrupted), trio.fail_after(DEADLINE):
-            async with prompt.lines():
+            async with prompt.talk(LABEL):
                 await person.sees(EDITING)
                 await person.types(f"half{CTRL_C}")
                 await trio.sleep_forever()
@@ -207,9 +207,12 @@ async def test_ctrl_c_interrupts_what_runs_beside_the_prompt() -> None:
 async def test_the_prompt_goes_with_the_conversation() -> None:
     """With half a line typed the prompt disappears, the text is not sent, the terminal is sane."""
     async with at_prompt() as (person, prompt):
-        async with prompt.lines():
+        async with prompt.talk(LABEL) as talk:
             await person.types("half a li")
             await person.sees("half a li")
+        assert talk.half_typed == b"half a li"
+        assert talk.unanswered() == []
+        assert not talk.ended
         await prompt.notice("the server closed the connection")
         after = await person.sees("the server closed the connection\r\n")
         assert DRAWN not in after
@@ -221,14 +224,14 @@ async def test_a_cancelled_prompt_leaves_a_sane_terminal_at_once() -> None:
     async with somebody() as person:
         with trio.CancelScope() as scope:
             async with (
-                open_prompt(label=LABEL, input_fd=person.tty, output_fd=person.tty) as prompt,
-                prompt.lines() as typed,
+                open_prompt(input_fd=person.tty, output_fd=person.tty) as prompt,
+                prompt.talk(LABEL) as talk,
             ):
                 await person.types("half a li")
                 await person.sees("half a li")
                 scope.cancel()
                 cancelled = trio.current_time()
-                await anext(typed)
+                await anext(talk)
         assert trio.current_time() - cancelled < AT_ONCE
         assert person.has_sane_terminal()
         await person.sees("\x1b[?2004l")  # no bracketed paste any more
@@ -240,7 +243,7 @@ async def test_a_prompt_that_is_cancelled_before_it_starts() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             async with open_prompt(input_fd=person.tty, output_fd=person.tty) as prompt:
-                await prompt.ask("Host")
+                await prompt.ask("Host", "h")
         assert scope.cancelled_caught
         assert person.has_sane_terminal()
 
@@ -249,7 +252,7 @@ async def test_between_two_prompts_the_terminal_is_silent() -> None:
     """No echo and no lines of its own, but Ctrl-C is a signal then and a key at the prompt."""
     async with at_prompt() as (person, prompt):
         assert person.flags() & COOKED == termios.ISIG
-        async with prompt.lines():
+        async with prompt.talk(LABEL):
             await person.sees(DRAWN)
             assert person.flags() & COOKED == 0
         assert person.flags() & COOKED == termios.ISIG
@@ -261,8 +264,8 @@ async def test_questions_take_what_was_typed_ahead() -> None:
         await person.types("\x1b[200~ example.org \n\nhello\n\x1b[201~")
         assert await prompt.ask("Host", "127.0.0.1") == "example.org"
         assert await prompt.ask("Port", "8746") == "8746"
-        async with prompt.lines() as typed:
-            assert await take(typed, 1) == [b"hello\n"]
+        async with prompt.talk(LABEL) as talk:
+            assert await take(talk, 1) == [b"hello\n"]
         await person.sees("Host [127.0.0.1]:")
         await person.sees("Port [8746]:")
 
@@ -284,9 +287,9 @@ async def test_a_question_can_be_left(key: str, error: type[Exception]) -> None:
 async def test_an_offer_is_not_taken_by_what_was_typed_before() -> None:
     """Lines in flight when the server goes do not connect again: the answer is what comes after."""
     async with at_prompt() as (person, prompt):
-        async with prompt.lines() as typed:
+        async with prompt.talk(LABEL) as talk:
             await person.types(f"\x1b[200~one\n{'x' * 5000}\n")
-            await take(typed, 1)
+            await take(talk, 1)
         await person.types("\r\rmore\r")
         await trio.lowlevel.wait_readable(person.tty)
         async with trio.open_nursery() as nursery:
@@ -304,7 +307,7 @@ async def test_an_offer_is_not_taken_by_a_spare_answer() -> None:
     async with at_prompt() as (person, prompt), trio.open_nursery() as nursery:
         await person.types("host\r\r")
         await trio.lowlevel.wait_readable(person.tty)
-        assert await prompt.ask("Host") == "host"
+        assert await prompt.ask("Host", "h") == "host"
 
         @nursery.start_soon
         async def answer() -> None:
@@ -316,7 +319,7 @@ async def test_an_offer_is_not_taken_by_a_spare_answer() -> None:
 
 async def test_a_notice_stands_above_the_prompt() -> None:
     """A notice is a line of its own, and what is half typed is drawn again below it."""
-    async with at_prompt() as (person, prompt), prompt.lines():
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL):
         await person.types("half")
         await person.sees("half")
         await prompt.notice("server: \x1b]0;evil\x07")
@@ -328,16 +331,16 @@ async def test_a_notice_stands_above_the_prompt() -> None:
 async def test_a_megabyte_in_one_line_comes_and_goes() -> None:
     """A long pasted line is one message, its reply is shown whole, and the prompt lives on."""
     size = 1_000_000
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types("é" + "x" * size + "\r")
-        assert await take(typed, 1) == ["é".encode() + b"x" * size + b"\n"]
+        assert await take(talk, 1) == ["é".encode() + b"x" * size + b"\n"]
         await person.sees(" characters) ")
-        await prompt.show(b"X" * size)
-        await prompt.show(b"\n")
+        await talk.show(b"X" * size)
+        await talk.show(b"\n")
         assert (await person.sees(" ms\r\n")).count("X") == size
         await person.sees(DRAWN)
         await person.types("y\r")
-        assert await take(typed, 1) == [b"y\n"]
+        assert await take(talk, 1) == [b"y\n"]
 
 
 async def test_ctrl_z_stops_the_whole_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,13 +353,13 @@ async def test_ctrl_z_stops_the_whole_job(monkeypatch: pytest.MonkeyPatch) -> No
         token.run_sync_soon(stopped.set)
 
     monkeypatch.setattr(os, "kill", kill)
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         await person.sees(DRAWN)
         await person.types("\x1a")
         with trio.fail_after(10):
             await stopped.wait()
         await person.types("y\r")
-        assert await take(typed, 1) == [b"y\n"]
+        assert await take(talk, 1) == [b"y\n"]
 
 
 async def test_a_screen_that_takes_nothing_holds_up_nobody_in_a_hurry() -> None:
@@ -384,10 +387,10 @@ async def test_a_long_paste_in_the_middle_of_a_line_stays_there(tmp_path: Path) 
     """What stood behind the cursor is the end of the message; history keeps no such line."""
     history = tmp_path / "history"
     paste = "x" * prompt_room.LONGEST_EDITED
-    async with at_prompt(history) as (person, prompt), prompt.lines() as typed:
+    async with at_prompt(history) as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types("ac\x1b[D")  # cursor left
         await person.types(f"\x1b[200~{paste}\x1b[201~\r")
-        assert await take(typed, 1) == [f"a{paste}c\n".encode()]
+        assert await take(talk, 1) == [f"a{paste}c\n".encode()]
     assert not history.exists() or history.read_bytes() == b""
 
 
@@ -396,15 +399,15 @@ async def test_a_long_paste_answers_no_question() -> None:
     paste = "x" * 10 * prompt_room.LONGEST_EDITED
     async with at_prompt() as (person, prompt), trio.open_nursery() as nursery:
         nursery.start_soon(person.types, f"\x1b[200~{paste}\x1b[201~\x15host\r")
-        assert await prompt.ask("Host") == "host"
+        assert await prompt.ask("Host", "h") == "host"
 
 
 async def test_bytes_that_are_not_text_are_sent_as_they_are() -> None:
     """A byte that is not UTF-8 survives the editor."""
-    async with at_prompt() as (person, prompt), prompt.lines() as typed:
+    async with at_prompt() as (person, prompt), prompt.talk(LABEL) as talk:
         os.write(person.master, b"a\xffb\r")
-        assert await take(typed, 1) == [b"a\xffb\n"]
-        await person.sees("a\\udcffb\r\n")
+        assert await take(talk, 1) == [b"a\xffb\n"]
+        await person.sees("a\\xffb\r\n")
 
 
 MARKED = "keys\x1b[200~a\r\nb\x1b[201~\x1b[Ax"
@@ -455,10 +458,10 @@ async def test_history_goes_back_over_two_prompts(tmp_path: Path) -> None:
     """Arrow-up finds what was typed at an earlier prompt; file and folder are the user's alone."""
     history = tmp_path / "state" / "trio-upper" / "history"
     for keys, line in [("first\r", b"first\n"), (f"{UP}!\r", b"first!\n")]:
-        async with at_prompt(history) as (person, prompt), prompt.lines() as typed:
+        async with at_prompt(history) as (person, prompt), prompt.talk(LABEL) as talk:
             await person.sees(EDITING)
             await person.types(keys)
-            assert await take(typed, 1) == [line]
+            assert await take(talk, 1) == [line]
     assert history.read_text() == "first\nfirst!\n"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert stat.S_IMODE(history.parent.stat().st_mode) == 0o700
@@ -539,10 +542,10 @@ async def test_a_terminal_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> N
     master, tty = os.openpty()
     with trio.move_on_after(0.1) as scope:
         async with (
-            open_prompt(label=LABEL, input_fd=tty, output_fd=tty) as prompt,
-            prompt.lines(),
+            open_prompt(input_fd=tty, output_fd=tty) as prompt,
+            prompt.talk(LABEL) as talk,
         ):
-            await prompt.show(b"A" * 1_000_000 + b"\n")
+            await talk.show(b"A" * 1_000_000 + b"\n")
     assert scope.cancelled_caught
     assert trio.current_time() - scope.deadline < AT_ONCE
     assert termios.tcgetattr(tty)[3] & COOKED == COOKED
@@ -583,12 +586,12 @@ async def test_a_terminal_that_hangs_up_ends_the_lines() -> None:
     """Without the terminal the input ends and the output goes nowhere; nothing is raised."""
     master, tty = os.openpty()
     async with (
-        open_prompt(label=LABEL, input_fd=tty, output_fd=tty) as prompt,
-        prompt.lines() as typed,
+        open_prompt(input_fd=tty, output_fd=tty) as prompt,
+        prompt.talk(LABEL) as talk,
     ):
         os.close(master)
-        assert await take_all(typed) == []
-        await prompt.show(b"A\n")
+        assert await take_all(talk) == []
+        await talk.show(b"A\n")
     os.close(tty)
 
 
@@ -613,7 +616,7 @@ async def test_a_bug_in_the_editor_is_not_hidden(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Entry, "accept", accept)
     async with at_prompt() as (person, prompt):
         with pytest.RaisesGroup(ZeroDivisionError), trio.fail_after(DEADLINE):
-            async with prompt.lines():
+            async with prompt.talk(LABEL):
                 await person.types("a\r")
                 await trio.sleep_forever()
 
@@ -654,16 +657,31 @@ async def test_a_dumb_terminal_gets_lines_and_no_sequences(monkeypatch: pytest.M
     """Plain text in and out, the prompt again after each reply, Ctrl-D ends."""
     monkeypatch.delenv("NO_COLOR")
     async with at_dumb_prompt(monkeypatch) as (person, prompt):
-        async with prompt.lines() as typed:
+        async with prompt.talk(LABEL) as talk:
+            assert await person.sees(LABEL) == LABEL
             await person.types("hello\n")
-            assert await take(typed, 1) == [b"hello\n"]
-            await prompt.show(b"HELLO\x1b\n")
+            assert await take(talk, 1) == [b"hello\n"]
+            await talk.show(b"HELLO\x1b\n")
+            seen = await person.sees(LABEL)
+            assert re.fullmatch(rf"hello\r\nHELLO\\x1b   \d+\.\d\d ms\r\n{LABEL}", seen)
             await person.types(CTRL_D)
-            assert await take_all(typed) == []
+            assert await take_all(talk) == []
+            assert await person.sees("\n") == "\r\n"  # so that the shell's prompt has its own line
         await prompt.notice("end")
-        seen = await person.sees("end\r\n")
-    text = r"hello\r\nHELLO\\x1b   \d+\.\d\d ms\r\n"
-    assert re.fullmatch(f"{LABEL}{text}{LABEL}(\\^D..)?\r\nend\r\n", seen), seen
+        assert await person.sees("end\r\n") == "end\r\n"
+
+
+async def test_half_a_line_can_be_sent_at_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ctrl-D, as to any program; its reply begins a line of its own."""
+    async with at_dumb_prompt(monkeypatch) as (person, prompt):
+        async with prompt.talk(LABEL) as talk:
+            await person.sees(LABEL)
+            await person.types(f"half{CTRL_D}")
+            assert await take(talk, 1) == [b"half"]
+            await person.types(CTRL_D)
+            assert await take_all(talk) == []
+            await talk.show(b"HALF")
+        await person.sees("half\r\nHALF\r\n")
 
 
 async def test_a_dumb_terminal_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -688,12 +706,12 @@ async def test_a_dumb_prompt_is_cancelled_at_once(monkeypatch: pytest.MonkeyPatc
     async with somebody() as person:
         with trio.move_on_after(0.05) as scope:
             async with (
-                open_prompt(label=LABEL, input_fd=person.tty, output_fd=person.tty) as prompt,
-                prompt.lines() as typed,
+                open_prompt(input_fd=person.tty, output_fd=person.tty) as prompt,
+                prompt.talk(LABEL) as talk,
             ):
                 await person.types("half a li")
                 await person.sees("half a li")
-                await anext(typed)
+                await anext(talk)
         assert trio.current_time() - scope.deadline < AT_ONCE
         await person.types("ne\n")
         await trio.lowlevel.wait_readable(person.tty)
@@ -737,10 +755,10 @@ async def main():
     with trio.open_signal_receiver(*SIGNALS) as arriving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, arriving, nursery.cancel_scope)
-            async with open_prompt(label={LABEL!r}, history=Path(sys.argv[1])) as prompt:
-                async with prompt.lines() as typed:
-                    async for line in typed:
-                        await prompt.show(line.upper())
+            async with open_prompt(history=Path(sys.argv[1])) as prompt:
+                async with prompt.talk({LABEL!r}) as talk:
+                    async for line in talk:
+                        await talk.show(line.upper())
             nursery.cancel_scope.cancel()
 
 async def watch(arriving, scope):

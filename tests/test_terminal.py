@@ -5,24 +5,30 @@ import select
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
 from trio_upper import terminal
-from trio_upper.terminal import Escaper, Interrupted, Prompt, escape, history_path
+from trio_upper.terminal import (
+    Escaper,
+    Interrupted,
+    Prompt,
+    Talk,
+    escape,
+    history_path,
+)
 
 DEADLINE = 10
 """Seconds after which a test has failed; none is waited for."""
 
 
 class MemoryConsole:
-    """A console whose screen is a string and whose keyboard is a list of answers."""
+    """A console whose screen is a string and whose keyboard is a list of answers, and of lines."""
 
     def __init__(self, *answers: str | Exception) -> None:
         self.screen = ""
@@ -30,7 +36,7 @@ class MemoryConsole:
         self.questions: list[tuple[str, bool]] = []
         self.labels: list[str] = []
         self.answers = list(answers)
-        self.type, self._typed = trio.open_memory_channel[bytes](10)
+        self.keyboard, self._typed = trio.open_memory_channel[bytes](10)
 
     async def print(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -45,10 +51,10 @@ class MemoryConsole:
             raise answer
         return answer
 
-    @asynccontextmanager
-    async def lines(self, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def type(self, label: str, talk: Talk) -> None:
         self.labels.append(label)
-        yield self._typed
+        async for line in self._typed:
+            talk.enter(line)
 
 
 @pytest.mark.parametrize(
@@ -109,18 +115,17 @@ def test_the_history_is_in_the_state_folder(environ: dict[str, str], path: str |
 async def test_each_reply_line_ends_with_its_round_trip_time(autojump_clock: object) -> None:
     """Reply line k is timed from when message k was taken, whole or in pieces."""
     console = MemoryConsole()
-    prompt = Prompt(console, label="here> ")
-    async with prompt.lines() as typed:
-        await console.type.send(b"hello\n")
-        await console.type.send(b"you\n")
-        assert await anext(typed) == b"hello\n"
+    async with Prompt(console).talk("here> ") as talk:
+        await console.keyboard.send(b"hello\n")
+        await console.keyboard.send(b"you\n")
+        assert await anext(talk) == b"hello\n"
         await trio.sleep(0.001)
-        assert await anext(typed) == b"you\n"
+        assert await anext(talk) == b"you\n"
         await trio.sleep(0.00043)
-        await prompt.show(b"HEL")
-        await prompt.show(b"LO\nY")
+        await talk.show(b"HEL")
+        await talk.show(b"LO\nY")
         await trio.sleep(2)
-        await prompt.show(b"OU\n")
+        await talk.show(b"OU\n")
     assert console.labels == ["here> "]
     assert console.screen == "HELLO   1.43 ms\nYOU   2.00 s\n"
 
@@ -128,56 +133,77 @@ async def test_each_reply_line_ends_with_its_round_trip_time(autojump_clock: obj
 async def test_a_time_is_dimmed_when_asked_for(autojump_clock: object) -> None:
     """Dimming surrounds the time alone, and ends on the same line."""
     console = MemoryConsole()
-    prompt = Prompt(console, dim=True)
-    async with prompt.lines() as typed:
-        await console.type.send(b"a\n")
-        await anext(typed)
-        await prompt.show(b"A\n")
+    async with Prompt(console, dim=True).talk("") as talk:
+        await console.keyboard.send(b"a\n")
+        await anext(talk)
+        await talk.show(b"A\n")
     assert console.screen == "A   \x1b[2m0.00 ms\x1b[0m\n"
+
+
+async def test_a_label_cannot_drive_the_terminal() -> None:
+    """A host may be called whatever it likes."""
+    console = MemoryConsole()
+    async with Prompt(console).talk("\x1b[2J> "):
+        await console.keyboard.aclose()
+        await wait_all_tasks_blocked()
+    assert console.labels == ["\\x1b[2J> "]
 
 
 async def test_the_lines_end_with_the_typing() -> None:
     """Ctrl-D ends the iteration; replies are shown after it all the same."""
     console = MemoryConsole()
-    prompt = Prompt(console)
-    async with prompt.lines() as typed:
-        await console.type.send(b"a\n")
-        await console.type.aclose()
-        assert [line async for line in typed] == [b"a\n"]
-        await prompt.show(b"A\n")
+    async with Prompt(console).talk("") as talk:
+        await console.keyboard.send(b"a\n")
+        await wait_all_tasks_blocked()
+        assert not talk.ended
+        await console.keyboard.aclose()
+        assert [line async for line in talk] == [b"a\n"]
+        assert talk.ended
+        await talk.show(b"A\n")
     assert console.screen.startswith("A   ")
 
 
 async def test_a_reply_nobody_asked_for_has_no_time() -> None:
     """More lines than messages are shown as they are, escaped."""
     console = MemoryConsole()
-    prompt = Prompt(console)
-    async with prompt.lines():
-        await prompt.show(b"\x1b[2J\xff\n")
+    async with Prompt(console).talk("") as talk:
+        await talk.show(b"\x1b[2J\xff\n")
     assert console.screen == "\\x1b[2J\\xff\n"
 
 
-async def test_a_conversation_inherits_nothing_from_the_last_one() -> None:
-    """Half a reply is shown when its conversation ends, and its message is forgotten."""
+async def test_half_a_reply_is_shown_when_its_conversation_ends() -> None:
+    """Escaped as far as it came, on a line of its own."""
     console = MemoryConsole()
-    prompt = Prompt(console)
-    async with prompt.lines() as typed:
-        await console.type.send(b"lost\n")
-        await anext(typed)
-        await prompt.show(b"LO\xc3")
-    async with prompt.lines():
-        await prompt.show(b"NEW\n")
-    assert console.screen == "LO\\xc3\nNEW\n"
+    async with Prompt(console).talk("") as talk:
+        await talk.show(b"LO\xc3")
+        assert console.screen == ""
+    assert console.screen == "LO\\xc3\n"
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_was_not_answered_is_known(ends: bool) -> None:
+    """Both what was taken, and what was entered and could no more be sent, in order."""
+    console = MemoryConsole()
+    async with Prompt(console).talk("") as talk:
+        await console.keyboard.send(b"one\ntwo\n")
+        await console.keyboard.send(b"\xff\n")
+        await console.keyboard.send(b"four\n")
+        if ends:
+            await console.keyboard.aclose()
+        await wait_all_tasks_blocked()
+        await anext(talk)
+        await talk.show(b"ONE\nT")
+    assert talk.unanswered() == [b"two", b"\xff", b"four"]
+    assert talk.ended is ends
 
 
 async def test_a_long_reply_is_shown_before_its_end() -> None:
     """10 MB in one line come in pieces: none waits for the end, none is lost, none is tiny."""
     console = MemoryConsole()
-    prompt = Prompt(console)
     piece, count = 10_000, 1000
-    async with prompt.lines():
+    async with Prompt(console).talk("") as talk:
         for _ in range(count):
-            await prompt.show(b"A" * piece)
+            await talk.show(b"A" * piece)
         in_time = console.screen
     assert piece * count - in_time.count("A") <= terminal.LONGEST_UNSHOWN
     assert console.screen.count("A") == piece * count
@@ -193,13 +219,11 @@ async def test_a_notice_cannot_drive_the_terminal() -> None:
 
 async def test_a_question_shows_its_default() -> None:
     """Enter alone takes the default; spaces around an answer are dropped."""
-    console = MemoryConsole("", " b ", "")
+    console = MemoryConsole("", " b ")
     prompt = Prompt(console)
     assert await prompt.ask("Host", "127.0.0.1") == "127.0.0.1"
     assert await prompt.ask("Host", "127.0.0.1") == "b"
-    assert await prompt.ask("Name") == ""
-    host = ("Host [127.0.0.1]: ", False)
-    assert console.questions == [host, host, ("Name: ", False)]
+    assert console.questions == [("Host [127.0.0.1]: ", False)] * 2
 
 
 async def test_an_offer_takes_enter_or_the_end() -> None:

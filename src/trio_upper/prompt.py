@@ -9,7 +9,6 @@ Importing this takes a fifth of a second: do it only when there is a terminal to
 """
 
 import asyncio
-import math
 import os
 import re
 import select
@@ -45,6 +44,7 @@ from trio_upper.terminal import (
     Interrupted,
     PlainConsole,
     Prompt,
+    Talk,
     escape,
     saved_terminal,
     silence,
@@ -327,8 +327,8 @@ class FileHistory(History):
             if file.seek(0, os.SEEK_END) > HISTORY_BYTES:
                 kept = _last_entries(file, HISTORY_BYTES // 2)
                 file.truncate(0)
-                file.writelines(_entry(line) for line in kept)
-            file.write(_entry(string))
+                file.writelines(_encoded(line) + b"\n" for line in kept)
+            file.write(_encoded(string) + b"\n")
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
@@ -358,8 +358,8 @@ def _last_entries(file: BinaryIO, limit: int) -> list[str]:
     return [line for line in whole if 0 < len(line) <= LONGEST_EDITED][-HISTORY_ENTRIES:]
 
 
-def _entry(line: str) -> bytes:
-    return line.encode("utf-8", "surrogateescape") + b"\n"
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")
 
 
 class Entry:
@@ -384,13 +384,17 @@ class Entry:
 
     def accept(self, buffer: Buffer) -> bool:
         """Hand over the line in *buffer*; False, so that the next one starts empty."""
-        self._echo(f"{self.label()}{escape(buffer.text)}\n")
-        line = "".join(self._held) + buffer.text
+        self._echo(f"{self.label()}{escape(_encoded(buffer.text))}\n")
+        line = self.line(buffer)
         if self._held:
             self._held.clear()
             buffer.reset()  # half a line is nothing for the history
-        self._deliver(_entry(line))
+        self._deliver(line + b"\n")
         return False
+
+    def line(self, buffer: Buffer) -> bytes:
+        """Return the line as it is now, with what is in *buffer*."""
+        return _encoded("".join(self._held) + buffer.text)
 
     def hold(self, buffer: Buffer) -> None:
         """Take what is before the cursor out of the editor, as the start of the line."""
@@ -418,27 +422,20 @@ class Editor:
         """Return the line typed after *question*; EOFError at Ctrl-D, `Interrupted` at Ctrl-C."""
         return await self._asyncio.run(self._ask, question, fresh)
 
-    @asynccontextmanager
-    async def lines(self, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Keep the prompt up inside the block, or until Ctrl-D, and give what is typed."""
-        # No bound: what waits here was typed or pasted by hand, and holding up the editor would
-        # hold up Ctrl-C too.
-        send, receive = trio.open_memory_channel[bytes](math.inf)
-        async with receive, trio.open_nursery() as nursery:
-            nursery.start_soon(self._type, label, send)
-            yield receive
-            nursery.cancel_scope.cancel()
-
-    async def _type(self, label: str, send: trio.MemorySendChannel[bytes]) -> None:
+    async def type(self, label: str, talk: Talk) -> None:
+        """Keep the prompt up until Ctrl-D or cancelled, and have *talk* take what is typed."""
         token = trio.lowlevel.current_trio_token()
-        entry = Entry(label, self._write, lambda line: token.run_sync_soon(send.send_nowait, line))
-        with send, suppress(EOFError):
-            await self._asyncio.run(self._edit, entry)
+        entry = Entry(label, self._write, lambda line: token.run_sync_soon(talk.enter, line))
+        with suppress(EOFError):
+            await self._asyncio.run(self._edit, entry, talk)
 
-    async def _edit(self, entry: Entry) -> None:
+    async def _edit(self, entry: Entry, talk: Talk) -> None:
         session = self._session(entry.label, self._history, entry.hold, erase_when_done=True)
         session.default_buffer.accept_handler = entry.accept
-        await self._run(session)
+        try:
+            await self._run(session)
+        finally:
+            talk.half_typed = entry.line(session.default_buffer)
 
     async def _ask(self, question: str, fresh: bool) -> str:
         if fresh:
@@ -525,13 +522,13 @@ def _stop() -> None:
 
 @asynccontextmanager
 async def open_prompt(
-    *, label: str = "", history: Path | None = None, input_fd: int = 0, output_fd: int = 1
+    *, history: Path | None = None, input_fd: int = 0, output_fd: int = 1
 ) -> AsyncIterator[Prompt]:
     """Talk to the person at the terminal inside the block; it is left as it was found.
 
-    *label* is what stands before a message that is typed, *history* the file for what was typed,
-    None for no file. Both descriptors must be terminals (termios.error otherwise) and are not
-    closed. ``TERM=dumb`` gives a prompt without editing, ``NO_COLOR`` one without dimmed times.
+    *history* is the file for what was typed, None for no file. Both descriptors must be terminals
+    (termios.error otherwise) and are not closed. ``TERM=dumb`` gives a prompt without editing,
+    ``NO_COLOR`` one without dimmed times.
 
     Nothing else may print to the terminal inside the block: use `Prompt.notice`. An exception
     leaves the block in a group, as it does a nursery.
@@ -540,10 +537,10 @@ async def open_prompt(
     dim = not dumb and not os.environ.get("NO_COLOR")  # https://no-color.org
     with saved_terminal(input_fd):
         if dumb:
-            yield Prompt(PlainConsole(input_fd, output_fd), label=label)
+            yield Prompt(PlainConsole(input_fd, output_fd))
             return
         async with open_editor(history, input_fd, output_fd) as editor:
-            yield Prompt(editor, label=label, dim=dim)
+            yield Prompt(editor, dim=dim)
 
 
 @asynccontextmanager

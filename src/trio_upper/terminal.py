@@ -5,14 +5,15 @@ library and is imported only when there is somebody to prompt.
 """
 
 import codecs
+import math
 import os
 import re
 import termios
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, final
 
 import trio
 
@@ -131,43 +132,60 @@ class Console(Protocol):
         Raises EOFError at Ctrl-D and `Interrupted` at Ctrl-C.
         """
 
-    def lines(self, label: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Prompt with *label* inside the block, for what is typed there; ends at Ctrl-D."""
+    async def type(self, label: str, talk: "Talk") -> None:
+        """Prompt with *label* until Ctrl-D, and have *talk* take what is typed.
+
+        Raises `Interrupted` at Ctrl-C. The prompt goes when this is cancelled, too.
+        """
 
 
-class Prompt:
-    """What the client says to a person and hears from them; made by `prompt.open_prompt`.
+@final
+class Talk(AsyncIterator[bytes]):
+    r"""One conversation at a prompt: what is typed, and the replies to it.
 
-    `label` is what stands before a message that is typed, such as ``127.0.0.1:8746> ``; it may be
-    changed between two conversations.
+    Each item is a line as UTF-8 with its ``\n``, and leaves for the server when it is taken: its
+    round-trip time starts then. The items end at Ctrl-D.
     """
 
-    def __init__(self, console: Console, *, label: str = "", dim: bool = False) -> None:
-        """Talk on *console*; *dim* the round-trip times."""
-        self.label = label
+    def __init__(self, console: Console, times: str) -> None:
+        """Show replies on *console*, with *times* to format the end of their lines."""
         self._console = console
-        self._time = f"   {DIM}%s{PLAIN}\n" if dim else "   %s\n"
-        self._sent: deque[float] = deque()
+        self._times = times
+        # No bound: what waits here was typed or pasted by hand, and holding up the editor would
+        # hold up Ctrl-C too.
+        self._entering, self._entered = trio.open_memory_channel[bytes](math.inf)
+        self._sent: deque[tuple[bytes, float]] = deque()
         self._escaper = Escaper()
         self._unfinished = ""
+        #: Whether the person has ended it, by Ctrl-D.
+        self.ended = False
+        #: The line that was half typed when the prompt went.
+        self.half_typed = b""
 
-    @asynccontextmanager
-    async def lines(self) -> AsyncIterator[AsyncIterator[bytes]]:
-        r"""Show the prompt inside the block, for one conversation; give what is typed.
+    async def type(self, label: str) -> None:
+        """Prompt with *label* for what is typed, until Ctrl-D or cancelled."""
+        await self._console.type(escape(label), self)
+        self.ended = True
+        self._entering.close()
 
-        Each item is a line as UTF-8 with its ``\n``, and leaves for the server when it is taken:
-        its round-trip time starts then. The items end at Ctrl-D, and the prompt with them. It
-        goes at the end of the block too, at once; a line half typed is forgotten then.
+    def enter(self, typed: bytes) -> None:
+        """Give *typed*, lines mostly, to whoever iterates."""
+        self._entering.send_nowait(typed)
 
-        Ctrl-C raises `Interrupted` out of the block, in an exception group as a nursery does.
-        """
-        self._sent.clear()
-        self._unfinished = ""
-        self._escaper = Escaper()
-        async with self._console.lines(escape(self.label)) as typed:
-            yield _Stamped(typed, self._sent)
-        if rest := self._unfinished + self._escaper.finish():
-            await self._console.print(f"{rest}\n")
+    async def __anext__(self) -> bytes:
+        return self._take(await anext(self._entered))
+
+    def _take(self, typed: bytes) -> bytes:
+        now = trio.current_time()
+        self._sent.extend((line, now) for line in typed.split(b"\n")[:-1])
+        return typed
+
+    def unanswered(self) -> list[bytes]:
+        """Return the messages without a reply, once the prompt has gone; some may not be sent."""
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                self._take(self._entered.receive_nowait())
+        return [message for message, _ in self._sent]
 
     async def show(self, reply: bytes) -> None:
         """Print *reply*, a piece cut anywhere, above the prompt; it returns when it is printed.
@@ -192,26 +210,55 @@ class Prompt:
         """Return the end of a reply line; without a time if no message was sent for it."""
         if not self._sent:
             return "\n"
-        seconds = now - self._sent.popleft()
-        return self._time % (f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.2f} ms")
+        seconds = now - self._sent.popleft()[1]
+        return self._times % (f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.2f} ms")
+
+    async def show_rest(self) -> None:
+        """Print what was kept of a reply: nothing more comes."""
+        if rest := self._unfinished + self._escaper.finish():
+            await self._console.print(f"{rest}\n")
+
+
+class Prompt:
+    """What the client says to a person and hears from them; made by `prompt.open_prompt`."""
+
+    def __init__(self, console: Console, *, dim: bool = False) -> None:
+        """Talk on *console*; *dim* the round-trip times."""
+        self._console = console
+        self._times = f"   {DIM}%s{PLAIN}\n" if dim else "   %s\n"
+
+    @asynccontextmanager
+    async def talk(self, label: str) -> AsyncIterator[Talk]:
+        """Prompt for messages inside the block, until Ctrl-D; *label* stands before them.
+
+        The prompt goes at the end of the block at once, also with a line half typed.
+
+        Ctrl-C raises `Interrupted` out of the block, in an exception group as a nursery does.
+        """
+        talk = Talk(self._console, self._times)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.type, label)
+            yield talk
+            nursery.cancel_scope.cancel()
+        await talk.show_rest()
 
     async def notice(self, text: str) -> None:
         """Print a line of our own above the prompt; foreign words in it are escaped."""
         await self._console.print(f"{escape(text)}\n")
 
-    async def ask(self, question: str, default: str = "") -> str:
+    async def ask(self, question: str, default: str) -> str:
         """Return the answer to *question* without spaces around it; Enter alone is *default*.
 
         Raises EOFError at Ctrl-D and `Interrupted` at Ctrl-C.
         """
-        hint = f" [{default}]" if default else ""
-        answer = await self._console.ask(escape(f"{question}{hint}: "), fresh=False)
+        answer = await self._console.ask(escape(f"{question} [{default}]: "), fresh=False)
         return answer.strip() or default
 
     async def offer(self, question: str) -> bool:
-        """Ask for Enter, which is True, or Ctrl-D, which is False; raises `Interrupted`.
+        """Ask for Enter, which is True, or Ctrl-D, which is False.
 
-        What was typed before the question cannot answer it, and words are no answer.
+        What was typed before the question cannot answer it, and words are no answer. Raises
+        `Interrupted`.
         """
         try:
             while await self._console.ask(escape(f"{question} "), fresh=True):
@@ -219,19 +266,6 @@ class Prompt:
         except EOFError:
             return False
         return True
-
-
-class _Stamped(AsyncIterator[bytes]):
-    """Lines that are typed, with the times at which they were taken."""
-
-    def __init__(self, typed: AsyncIterator[bytes], taken: deque[float]) -> None:
-        self._typed = typed
-        self._taken = taken
-
-    async def __anext__(self) -> bytes:
-        line = await anext(self._typed)
-        self._taken.extend([trio.current_time()] * line.count(b"\n"))
-        return line
 
 
 class PlainConsole:
@@ -255,29 +289,29 @@ class PlainConsole:
         if fresh:
             termios.tcflush(self._input_fd, termios.TCIFLUSH)
         await self._write("", question)
-        line = await self.read()
+        line = await self._read()
         if not line:
             raise EOFError
         return line.decode("utf-8", "replace").rstrip("\n")
 
-    @asynccontextmanager
-    async def lines(self, label: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Show *label* and give what is typed, until Ctrl-D or the end of the block."""
+    async def type(self, label: str, talk: Talk) -> None:
+        """Prompt with *label* until Ctrl-D; what is half typed then stays on the screen."""
         self._label = label
         await self._write("", label)
         try:
-            yield _Typed(self)
+            while typed := await self._read():
+                talk.enter(typed)
         finally:
             self._label = ""
 
-    async def read(self) -> bytes:
+    async def _read(self) -> bytes:
         """Return what was typed; empty at Ctrl-D. A canonical terminal gives a line at a time."""
         await trio.lowlevel.wait_readable(self._input_fd)
         typed = os.read(self._input_fd, READ_BYTES)
-        if typed:
-            self._at_line_start = True
-        else:
+        self._at_line_start = typed.endswith(b"\n")  # Ctrl-D is not echoed
+        if not typed:
             self._label = ""
+            await self._write("", "")
         return typed
 
     async def _write(self, text: str, label: str) -> None:
@@ -286,18 +320,6 @@ class PlainConsole:
         data = f"{start}{text}{label}".encode(errors="replace")
         # A terminal that nobody reads blocks for ever; a thread may be left behind with it.
         await trio.to_thread.run_sync(_write_all, self._output_fd, data, abandon_on_cancel=True)
-
-
-class _Typed(AsyncIterator[bytes]):
-    """What is typed at a plain console, as it comes."""
-
-    def __init__(self, console: PlainConsole) -> None:
-        self._console = console
-
-    async def __anext__(self) -> bytes:
-        if typed := await self._console.read():
-            return typed
-        raise StopAsyncIteration
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -271,6 +271,7 @@ async def test_the_server_is_killed() -> None:
         with trio.fail_after(AT_ONCE):
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
             await person.sees(r"trio-upper: the server closed the connection\s")
+            await person.sees(r"trio-upper: not sent: 'half a line'\s")
             await person.sees(OFFER)
         await person.types(CTRL_D)
         await leaves(person, 1)
@@ -312,9 +313,7 @@ async def test_unanswered_messages() -> None:
         await person.types(*(f"no {number}!\r" for number in range(8)))
         await person.sees("NO 0!")
         await person.sees("the server closed the connection: 42 of 48 bytes were not answered")
-        for number in range(1, 6):
-            await person.sees(f"not answered: 'no {number}!'")
-        await person.sees("not answered: 2 more")
+        await person.sees(r"not answered: 'no 1!', 'no 2!', 'no 3!' and 4 more\s")
         await person.sees(OFFER)
         later.set()
         await person.types(ENTER)
@@ -332,7 +331,7 @@ async def test_messages_that_could_not_even_be_sent() -> None:
         await person.sees("the last one\r\n")
         resetting.set()
         await person.sees(OFFER)
-        assert b"not answered: 296 more" in person.raw
+        assert b" and 298 more\r\n" in person.raw
 
 
 async def test_a_server_that_is_full() -> None:
@@ -411,8 +410,9 @@ async def test_a_dumb_terminal() -> None:
 
 
 async def test_ctrl_d_at_a_dumb_terminal() -> None:
-    """Ctrl-D ends with success there, too."""
+    """Ctrl-D ends with success there, too, on a line of its own for what comes next."""
     async with peer(peers.upper) as port, at_prompt(port, TERM="dumb") as person:
         await converse(person)
         await person.types(CTRL_D)
+        await person.sees(rf"127\.0\.0\.1:{port}> \r\n$")
         await leaves(person, 0)

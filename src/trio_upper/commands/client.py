@@ -150,7 +150,7 @@ def _reason(outcome: Outcome, options: Options) -> str:
         case Ending.FOREIGN if looks_like_tls(outcome.words):
             return Cause.TLS_WANTED.sentence
         case Ending.FOREIGN:
-            said = quote(outcome.words)
+            said = quote(outcome.words) if outcome.words.strip() else "an empty line"
             return f"this does not look like a trio-upper server; it said: {said}"
         case Ending.CLOSED:
             return "the server closed the connection"
@@ -160,8 +160,11 @@ def _reason(outcome: Outcome, options: Options) -> str:
             return broken(outcome.error or trio.BrokenResourceError())
 
 
-def quote(words: bytes) -> str:
-    """Return the first line of a peer's words in quotation marks, harmless to a terminal."""
+def quote(words: bytes, longest: int = QUOTED) -> str:
+    """Return the first line of a peer's words in quotation marks, harmless to a terminal.
+
+    Of what is longer than `longest` characters, the beginning.
+    """
     line = words.strip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
     text = escape(line)
-    return f"'{text[:QUOTED]}…'" if len(text) > QUOTED else f"'{text}'"
+    return f"'{text[:longest]}…'" if len(text) > longest else f"'{text}'"

@@ -2,11 +2,10 @@
 
 import os
 import signal
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -16,15 +15,15 @@ from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, parse_target, split_host
 from trio_upper.failures import CannotConnect
 from trio_upper.prompt import open_prompt
-from trio_upper.terminal import Interrupted, Prompt, history_path
+from trio_upper.terminal import Interrupted, Prompt, Talk, history_path
 
 T = TypeVar("T")
 
 # So many of the messages that were not answered are named one by one.
-NAMED = 5
+NAMED = 3
 
-# How long, in seconds, to gather the messages that were entered and not sent yet.
-TAKING_REST = 0.05
+# So much of each is quoted, in characters: with all that are named, two lines of most windows.
+QUOTED = 40
 
 
 def run(host: str | None, port: str | None, options: Options) -> int:
@@ -112,19 +111,14 @@ class _Dialogue:
 
         Returns whether all were answered, and whether it was the person who ended it.
         """
-        where = f"[{target.host}]" if ":" in target.host else target.host
-        self._prompt.label = f"{where}:{target.port}> "
         if not self._options.quiet:
             await self._say(f"connected to {target.host} port {target.port}; Ctrl-D ends")
-        async with self._prompt.lines() as typed:
-            unanswered = _Unanswered(self._prompt, typed)
-            outcome = await hold(stream, unanswered, unanswered.show, self._options)
-            await unanswered.take_rest()
-        for line in explain(outcome, self._options):
+        where = f"[{target.host}]" if ":" in target.host else target.host
+        async with self._prompt.talk(f"{where}:{target.port}> ") as talk:
+            outcome = await hold(stream, talk, talk.show, self._options)
+        for line in [*explain(outcome, self._options), *_left(talk)]:
             await self._say(line)
-        for line in unanswered.named():
-            await self._say(line)
-        return outcome.complete, unanswered.ended
+        return outcome.complete, talk.ended
 
     async def _say(self, text: str) -> None:
         await self._prompt.notice(f"trio-upper: {text}")
@@ -135,43 +129,13 @@ def _checked_host(text: str) -> str:
     return text
 
 
-class _Unanswered:
-    """The messages that have been sent and not answered yet, between the prompt and the stream."""
-
-    def __init__(self, prompt: Prompt, typed: AsyncIterator[bytes]) -> None:
-        self._prompt = prompt
-        self._typed = typed
-        self._messages: deque[bytes] = deque()
-        #: Whether the person has ended the input.
-        self.ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            message = await anext(self._typed)
-        except StopAsyncIteration:
-            self.ended = True
-            raise
-        self._messages.extend(message.split(b"\n")[:-1])
-        return message
-
-    async def take_rest(self) -> None:
-        """Take what was entered when the server went, and can no more be sent."""
-        with trio.move_on_after(TAKING_REST):
-            while not self.ended:
-                await anext(self, None)
-
-    async def show(self, replies: bytes) -> None:
-        """Show `replies`; a line of them answers a message."""
-        for _ in range(min(replies.count(b"\n"), len(self._messages))):
-            self._messages.popleft()
-        await self._prompt.show(replies)
-
-    def named(self) -> list[str]:
-        """Return a line for each of the first unanswered messages, and one for the others."""
-        first = list(self._messages)[:NAMED]
-        more = len(self._messages) - len(first)
-        lines = [f"not answered: {quote(message)}" for message in first]
-        return [*lines, f"not answered: {more} more"] if more else lines
+def _left(talk: Talk) -> list[str]:
+    """Return what to say of messages that were not answered, or not even entered; a line each."""
+    lines = []
+    if messages := talk.unanswered():
+        more = len(messages) - NAMED
+        named = ", ".join(quote(message, QUOTED) for message in messages[:NAMED])
+        lines.append(f"not answered: {named}" + (f" and {more} more" if more > 0 else ""))
+    if talk.half_typed:
+        lines.append(f"not sent: {quote(talk.half_typed, QUOTED)}")
+    return lines
