@@ -34,6 +34,7 @@ REFUSED = CannotConnect(
 )
 BROKEN_PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+HANGING_UP = OSError(errno.EIO, "Input/output error")
 NO_SUCH_INPUT = OSError(errno.EBADF, "Bad file descriptor")
 
 Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
@@ -319,6 +320,59 @@ def test_a_signal_ends_it_by_itself(
     assert world.output.closed
     assert isinstance(world.stream, Recorded)
     assert world.stream.closed
+
+
+class Keyboard(io.StringIO):
+    """Standard input at a terminal, which hangs up when it is told to."""
+
+    hung_up = False
+
+    def isatty(self) -> bool:
+        return not self.hung_up
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Keyboard:
+    made = Keyboard()
+    monkeypatch.setattr(sys, "stdin", made)
+    return made
+
+
+def test_a_terminal_may_end_the_input(world: World, keyboard: Keyboard) -> None:
+    """Ctrl-D is an end as good as any."""
+    world.input.put_data(b"hello\n")
+    world.input.put_eof()
+    assert run() == 0
+
+
+@pytest.mark.parametrize("error", [None, InputError(0, "cannot be read", HANGING_UP)])
+def test_a_terminal_that_hangs_up_is_no_end_of_the_input(
+    world: World, keyboard: Keyboard, monkeypatch: pytest.MonkeyPatch, error: InputError | None
+) -> None:
+    """It reads like one, or fails, but it ends by SIGHUP, also if that itself comes later."""
+
+    async def hang_up(max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        keyboard.hung_up = True
+        if error:
+            raise error
+        return b""
+
+    monkeypatch.setattr(world.input, "receive_some", hang_up)
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGHUP
+
+
+def test_without_input_a_terminal_is_not_missed(world: World, keyboard: Keyboard) -> None:
+    """With ``-m`` all is sent and answered, whatever becomes of standard input."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        keyboard.hung_up = True
+        await upper(stream)
+
+    world.peer = peer
+    assert run(["hello"]) == 0
 
 
 # ------------------------------------------------------------------ what takes long

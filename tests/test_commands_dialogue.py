@@ -20,7 +20,7 @@ from trio_upper.commands.dialogue import NAMED, QUOTED
 from trio_upper.dial import Target
 from trio_upper.failures import Attempt, CannotConnect
 from trio_upper.protocol import shutdown_notice
-from trio_upper.terminal import Interrupted, Prompt, Talk
+from trio_upper.terminal import HungUp, Interrupted, Prompt, Talk
 
 TIMEOUT = 1000
 """Seconds of virtual time after which a test has failed."""
@@ -533,6 +533,18 @@ def test_ctrl_c_at_a_question_ends_it_as_sigint(world: World) -> None:
     with pytest.raises(Killed) as at_offer:
         run()
     assert at_question.value.number is at_offer.value.number is signal.SIGINT
+
+
+def test_a_terminal_that_goes_ends_it_as_sighup(world: World) -> None:
+    """In a conversation and at a question: no exit code, which a script could take for an end."""
+    world.person.answers.append(HungUp())
+    with pytest.raises(Killed) as at_question:
+        run(None, None)
+    world.network.append(upper)
+    world.person.talks.append((b"hello\n", HungUp()))
+    with pytest.raises(Killed) as in_conversation:
+        run()
+    assert at_question.value.number is in_conversation.value.number is signal.SIGHUP
 
 
 def test_a_bug_is_not_explained_away(world: World) -> None:

@@ -13,14 +13,16 @@ import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 from prompt_toolkit.keys import Keys
 
 from trio_upper import prompt as prompt_room
+from trio_upper import terminal
 from trio_upper.prompt import Entry, FileHistory, Keyboard, Screen, open_asyncio, open_prompt
-from trio_upper.terminal import Interrupted, Prompt
+from trio_upper.terminal import HungUp, Interrupted, Prompt
 
 DEADLINE = 60
 """Seconds after which a test has failed; none is waited for."""
@@ -582,17 +584,52 @@ async def test_a_slow_terminal_gets_everything() -> None:
     os.close(master)
 
 
-async def test_a_terminal_that_hangs_up_ends_the_lines() -> None:
-    """Without the terminal the input ends and the output goes nowhere; nothing is raised."""
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+async def test_a_terminal_that_hangs_up(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends a conversation, and is no Ctrl-D; until then output goes nowhere."""
+    monkeypatch.setenv("TERM", term)
     master, tty = os.openpty()
-    async with (
-        open_prompt(input_fd=tty, output_fd=tty) as prompt,
-        prompt.talk(LABEL) as talk,
-    ):
-        os.close(master)
-        assert await take_all(talk) == []
-        await talk.show(b"A\n")
+    with trio.fail_after(DEADLINE):
+        async with open_prompt(input_fd=tty, output_fd=tty) as prompt:
+            with pytest.RaisesGroup(HungUp):
+                async with prompt.talk(LABEL) as talk:
+                    os.close(master)
+                    await talk.show(b"A\n")
+                    await trio.sleep_forever()
+            assert not talk.ended
     os.close(tty)
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+async def test_a_terminal_that_has_hung_up_cannot_be_asked(
+    term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a question nor an offer has been declined then."""
+    monkeypatch.setenv("TERM", term)
+    master, tty = os.openpty()
+    with trio.fail_after(DEADLINE):
+        async with open_prompt(input_fd=tty, output_fd=tty) as prompt:
+            os.close(master)
+            with pytest.raises(HungUp):
+                await prompt.ask("Host", "127.0.0.1")
+            with pytest.raises(HungUp):
+                await prompt.offer("Again?")
+    os.close(tty)
+
+
+async def test_reading_a_dumb_terminal_may_fail_before_it_has_hung_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel gives EIO while it is about to hang up, and to a job that lost its terminal."""
+
+    def read(fd: int, size: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with at_dumb_prompt(monkeypatch) as (person, prompt):
+        await person.types("\n")
+        monkeypatch.setattr(terminal, "os", SimpleNamespace(read=read, write=os.write))
+        with pytest.raises(HungUp):
+            await prompt.ask("Host", "127.0.0.1")
 
 
 async def test_a_terminal_that_cannot_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,12 @@ from trio.testing import wait_all_tasks_blocked
 from trio_upper import terminal
 from trio_upper.terminal import (
     Escaper,
+    HungUp,
     Interrupted,
     Prompt,
     Talk,
     escape,
+    forget_typed,
     history_path,
 )
 
@@ -262,10 +264,12 @@ def test_a_terminal_is_left_as_it_was() -> None:
 
 
 def test_a_terminal_that_hung_up_needs_no_restoring() -> None:
-    """Nothing is raised when the terminal has gone in between."""
+    """Nothing is raised when the terminal has gone in between, unless somebody is to be asked."""
     master, tty = os.openpty()
     with terminal.saved_terminal(tty):
         os.close(master)
+        with pytest.raises(HungUp):
+            forget_typed(tty)
     os.close(tty)
 
 

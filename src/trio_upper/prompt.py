@@ -15,7 +15,6 @@ import select
 import signal
 import stat
 import sys
-import termios
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -41,11 +40,13 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 
 from trio_upper.terminal import (
     READ_BYTES,
+    HungUp,
     Interrupted,
     PlainConsole,
     Prompt,
     Talk,
     escape,
+    forget_typed,
     saved_terminal,
     silence,
 )
@@ -270,7 +271,7 @@ class Keyboard(Vt100Input):
         self._pasting = False  # its end mark may be in what is thrown away
         self._held = ""
         clear_typeahead(self)
-        termios.tcflush(self.fileno(), termios.TCIFLUSH)
+        forget_typed(self.fileno())
 
     def _hold(self, text: str) -> str:
         """Return *text* without the beginning of a mark at its end, which is held back."""
@@ -469,6 +470,10 @@ class Editor:
         self._app = session.app
         try:
             return await session.prompt_async(handle_sigint=False, set_exception_handler=False)
+        except EOFError:
+            if self._keyboard.closed:
+                raise HungUp from None
+            raise
         finally:
             self._app = None
 

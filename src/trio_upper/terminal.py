@@ -48,6 +48,14 @@ class Interrupted(Exception):
     """
 
 
+class HungUp(Exception):
+    """The terminal has gone: its window was closed, or its line dropped.
+
+    The kernel sends SIGHUP to the leader of the session alone, mostly a shell, which hands it on;
+    reading shows it earlier. Who catches this ends the program as SIGHUP would.
+    """
+
+
 def escape(text: bytes | str) -> str:
     r"""Return *text* without anything that could drive a terminal or hide what it says.
 
@@ -120,8 +128,16 @@ def silence(fd: int) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, attributes)
 
 
+def forget_typed(fd: int) -> None:
+    """Throw away what was typed at the terminal *fd* and is not read; raises `HungUp`."""
+    try:
+        termios.tcflush(fd, termios.TCIFLUSH)
+    except termios.error as error:
+        raise HungUp from error
+
+
 class Console(Protocol):
-    """A screen and a keyboard, as `Prompt` needs them."""
+    """A screen and a keyboard, as `Prompt` needs them; reading raises `HungUp`."""
 
     async def print(self, text: str) -> None:
         """Print *text*, whole lines that are safe for a terminal, above what is being typed."""
@@ -233,7 +249,8 @@ class Prompt:
 
         The prompt goes at the end of the block at once, also with a line half typed.
 
-        Ctrl-C raises `Interrupted` out of the block, in an exception group as a nursery does.
+        Ctrl-C raises `Interrupted` out of the block, and a terminal that goes `HungUp`, in an
+        exception group as a nursery does.
         """
         talk = Talk(self._console, self._times)
         async with trio.open_nursery() as nursery:
@@ -249,7 +266,7 @@ class Prompt:
     async def ask(self, question: str, default: str) -> str:
         """Return the answer to *question* without spaces around it; Enter alone is *default*.
 
-        Raises EOFError at Ctrl-D and `Interrupted` at Ctrl-C.
+        Raises EOFError at Ctrl-D, `Interrupted` at Ctrl-C and `HungUp`.
         """
         answer = await self._console.ask(escape(f"{question} [{default}]: "), fresh=False)
         return answer.strip() or default
@@ -258,7 +275,7 @@ class Prompt:
         """Ask for Enter, which is True, or Ctrl-D, which is False.
 
         What was typed before the question cannot answer it, and words are no answer. Raises
-        `Interrupted`.
+        `Interrupted` and `HungUp`.
         """
         try:
             while await self._console.ask(escape(f"{question} "), fresh=True):
@@ -287,7 +304,7 @@ class PlainConsole:
     async def ask(self, question: str, *, fresh: bool) -> str:
         """Return the line typed after *question*; EOFError at Ctrl-D."""
         if fresh:
-            termios.tcflush(self._input_fd, termios.TCIFLUSH)
+            forget_typed(self._input_fd)
         await self._write("", question)
         line = await self._read()
         if not line:
@@ -307,7 +324,12 @@ class PlainConsole:
     async def _read(self) -> bytes:
         """Return what was typed; empty at Ctrl-D. A canonical terminal gives a line at a time."""
         await trio.lowlevel.wait_readable(self._input_fd)
-        typed = os.read(self._input_fd, READ_BYTES)
+        try:
+            typed = os.read(self._input_fd, READ_BYTES)
+        except OSError as error:  # EIO
+            raise HungUp from error
+        if not typed and not os.isatty(self._input_fd):
+            raise HungUp
         self._at_line_start = typed.endswith(b"\n")  # Ctrl-D is not echoed
         if not typed:
             self._label = ""

@@ -247,6 +247,21 @@ async def test_a_terminal_as_input_and_a_pipe_as_output() -> None:
         assert await ended(process) == Ended(0, b"", b"")
 
 
+async def test_the_window_is_closed_while_input_is_typed() -> None:
+    """That is no end of the input: it ends by SIGHUP, although the signal itself does not come."""
+    master, tty = os.openpty()
+    async with (
+        trio.lowlevel.FdStream(master) as person,
+        peer(peers.upper) as port,
+        talking(f"127.0.0.1:{port}", stdin=tty) as process,
+    ):
+        os.close(tty)
+        await person.send_all(b"hello\n")
+        await hear(process, b"HELLO\n")
+        await person.aclose()
+        assert await ended(process, within=AT_ONCE) == Ended(-signal.SIGHUP, b"", b"")
+
+
 # What standard output may be
 
 

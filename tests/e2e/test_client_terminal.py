@@ -237,13 +237,25 @@ async def test_a_signal(number: signal.Signals) -> None:
 
 
 async def test_the_window_is_closed() -> None:
-    """When the terminal goes, the client goes, too."""
+    """When the terminal goes the client ends by SIGHUP, also if the signal itself does not come."""
     async with peer(peers.upper) as port, at_prompt(port) as person:
         await half_typed(person)
+        person.hang_up()  # the leader of the session gets the signal, and does not hand it on
+        with trio.fail_after(AT_ONCE):
+            assert await person.ends() == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+async def test_the_window_is_closed_at_the_offer(term: str) -> None:
+    """That is no Ctrl-D either."""
+    async with (
+        peer(peers.end) as port,
+        terminal("client", LOCALHOST, str(port), environ={"TERM": term}) as person,
+    ):
+        await person.sees(OFFER)
         person.hang_up()
         with trio.fail_after(AT_ONCE):
-            # By whichever it notices first, the signal or the end of what can be read.
-            assert await person.ends() in {-signal.SIGHUP, 0}
+            assert await person.ends() == -signal.SIGHUP
 
 
 async def test_suspended() -> None:

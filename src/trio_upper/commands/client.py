@@ -49,12 +49,15 @@ class Options:
 def run(target: Target, messages: Sequence[str], options: Options) -> int:
     """Send `messages`, or else standard input, and print the replies; return the exit code."""
     code: int | signal.Signals = 1
+    typed = not messages and is_terminal(sys.stdin)
     try:
         code = trio.run(until_signal, partial(_talk, target, messages, options))
     except* OutputClosed:
         code = signal.SIGPIPE  # as other filters end when nobody reads on (`| head -1`)
     except* (CannotConnect, InputError, OutputError) as failed:
         say(str(sole_error(failed)))
+    if typed and not is_terminal(sys.stdin):
+        code = signal.SIGHUP  # its window was closed, which is no end of the input
     if isinstance(code, signal.Signals):
         end_by(code)
     return code

@@ -15,7 +15,7 @@ from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, parse_target, split_host
 from trio_upper.failures import CannotConnect
 from trio_upper.prompt import open_prompt
-from trio_upper.terminal import Interrupted, Prompt, Talk, history_path
+from trio_upper.terminal import HungUp, Interrupted, Prompt, Talk, history_path
 
 T = TypeVar("T")
 
@@ -36,6 +36,8 @@ def run(host: str | None, port: str | None, options: Options) -> int:
         code = trio.run(until_signal, partial(_talk, host, port, options))
     except* Interrupted:  # Ctrl-C, which came as a key
         code = signal.SIGINT
+    except* HungUp:
+        code = signal.SIGHUP
     if isinstance(code, signal.Signals):
         end_by(code)
     return code
