@@ -709,16 +709,18 @@ async def test_a_dumb_terminal_gets_lines_and_no_sequences(monkeypatch: pytest.M
 
 
 async def test_half_a_line_can_be_sent_at_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By Ctrl-D, as to any program; its reply begins a line of its own."""
+    """By Ctrl-D, as to any program; what is shown then begins a line of its own."""
     async with at_dumb_prompt(monkeypatch) as (person, prompt):
         async with prompt.talk(LABEL) as talk:
             await person.sees(LABEL)
             await person.types(f"half{CTRL_D}")
             assert await take(talk, 1) == [b"half"]
+            await prompt.notice("hello")
+            await person.sees(f"half\r\nhello\r\n{LABEL}")
+            await talk.show(b"HALF")
             await person.types(CTRL_D)
             assert await take_all(talk) == []
-            await talk.show(b"HALF")
-        await person.sees("half\r\nHALF\r\n")
+        assert await person.sees("HALF\r\n") == "\r\nHALF\r\n"
 
 
 async def test_a_dumb_terminal_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:

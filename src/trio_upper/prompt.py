@@ -331,11 +331,9 @@ class FileHistory(History):
                 file.writelines(_encoded(line) + b"\n" for line in kept)
             file.write(_encoded(string) + b"\n")
 
-    @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def _open(self) -> BinaryIO:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._path, "a+b", opener=_open_private) as file:  # Path.open has no opener
-            yield file
+        return open(self._path, "a+b", opener=_open_private)  # Path.open has no opener
 
 
 def _open_private(path: str, flags: int) -> int:
