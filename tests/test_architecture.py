@@ -34,16 +34,17 @@ ALLOWED = {
     "latency": set(),
     # What a process may do.
     "descriptors": set(),
+    "memory": set(),
     # The server's side.
     "connection": {"protocol"},
-    "sockets": set(),
+    "sockets": {"memory"},
     "tls": set(),
     "listening": set(),
     "server": {"connection", "descriptors", "listening", "protocol", "sockets", "tls"},
     "workers": {"listening"},
     # The client's side.
     "dial": {"failures", "protocol"},
-    "client": {"account"},
+    "client": {"account", "memory"},
     "ping": {"failures", "latency", "protocol"},
     "bench": {"latency", "ping"},
     # People, files and terminals.

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from trio_upper.memory import reuse_large_blocks
+
 if TYPE_CHECKING:
     import ssl
 
@@ -31,11 +33,6 @@ MOST_READ_BYTES = 512 * 1024
 # Of Trio's scheduler: one in which the stream reads and answers, one that begins with a look at the
 # sockets and in which who has a message is woken, one in which those messages are answered.
 PASSES_A_TURN = 3
-
-# The GNU C library maps large blocks of memory, and gives back what is free at the end of the heap,
-# each time anew, which costs page faults. It does neither up to the size of a mapped block that was
-# freed once (mallopt(3), M_MMAP_THRESHOLD).
-LARGE_BLOCK_BYTES = 2 * MOST_READ_BYTES
 
 # How long, in seconds, a TLS peer has to answer our closing alert with its own.
 CLOSE_ANSWER = 0.25
@@ -64,7 +61,7 @@ class Readiness:
         self._no_queue = trio.lowlevel.ParkingLot()
         #: How many bytes a stream that sends bulk may read at a time.
         self.bulk_bytes = READ_BYTES
-        bytes(LARGE_BLOCK_BYTES)
+        reuse_large_blocks(2 * MOST_READ_BYTES)  # what is read, and the reply
 
     async def run(self) -> None:
         """Wake the streams that have something to read, until cancelled."""
