@@ -7,7 +7,7 @@ from itertools import takewhile
 from gates.hosts import Host, two_hosts
 
 from docs.screen import Screen
-from docs.stage import at_terminal, connect, say, serving
+from docs.stage import PROMPT, at_terminal, say, serving
 from e2e.program import run, running
 from e2e.terminals import COLUMNS, CTRL_D, ENTER, ROWS
 from trio_upper.failures import Cause
@@ -43,7 +43,7 @@ async def perform(words: list[str], here: Host, there: Host) -> list[str]:
     match words:
         case ["serve", *_]:
             return await announce(words, here)
-        case ["client", _]:
+        case ["client", _, _]:
             return await converse(words, here, there)
     async with serving(here):
         ended = await run(*words, prefix=there.prefix)
@@ -62,7 +62,7 @@ async def converse(words: list[str], here: Host, there: Host) -> list[str]:
     """Return what a terminal shows of a conversation whose server stops, and comes back."""
     async with at_terminal(there, *words) as person:
         async with serving(here) as server:
-            await connect(person)
+            await person.sees(PROMPT)
             await say(person, "hello")
             await server.stop()
         await person.sees("Enter connects again")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from docs.screen import Screen
-from docs.stage import at_terminal, connect, say
+from docs.stage import PORT, PROMPT, at_terminal, say
 
 ROWS, COLUMNS = 14, 94
 """Of each terminal: enough for the lines of the log, which are the longest ones."""
@@ -58,12 +58,12 @@ async def draw() -> str:
 
 async def converse(here: Host, there: Host) -> tuple[list[Text], list[Text]]:
     """Return what the server's terminal shows, and the client's, in front of the next message."""
-    words = ("client", here.ipv4)
+    words = ("client", here.ipv4, PORT)
     size = {"rows": ROWS, "columns": COLUMNS}
     async with at_terminal(here, *SERVE, **size) as operator:
         await operator.sees(r"other machines.*\n")
         async with at_terminal(there, *words, **size) as person:
-            await connect(person)
+            await person.sees(PROMPT)
             for message in MESSAGES:
                 await say(person, message)
             await operator.sees(r"client connected.*\n")

@@ -9,8 +9,11 @@ from gates.hosts import Host
 from e2e.program import Server, running
 from e2e.terminals import COLUMNS, ENTER, ROWS, Terminal, terminal
 
-PROMPT = r":8746>"
-"""The end of the client's prompt, which has the default port."""
+PORT = "8746"
+"""The default one."""
+
+PROMPT = rf":{PORT}>"
+"""The end of the client's prompt."""
 
 TIME = r"\d m?s\s"
 """What stands at the end of a reply."""
@@ -33,13 +36,6 @@ async def at_terminal(
         size = (rows, columns)
         async with terminal(*words, environ=environ, prefix=host.prefix, size=size) as person:
             yield person
-
-
-async def connect(person: Terminal) -> None:
-    """Take the default port, which is asked for where it was not given, and see the prompt."""
-    await person.sees(r"Port \[8746\]:")
-    await person.types(ENTER)
-    await person.sees(PROMPT)
 
 
 async def say(person: Terminal, message: str) -> None:
