@@ -8,7 +8,15 @@ from benchmarks.figures import ratio, spread
 from benchmarks.load import IdleSample, Sample
 from benchmarks.messages import LINE_BYTES, PIECE_BYTES
 from benchmarks.rounds import Grid
-from benchmarks.scenarios import ALONE, BESIDE, BULK_IN_FLIGHT, ONE, PIPELINED, Results
+from benchmarks.scenarios import (
+    ALONE,
+    BESIDE,
+    BULK_IN_FLIGHT,
+    ONE,
+    ONE_WORKER,
+    PIPELINED,
+    Results,
+)
 from benchmarks.servers import YARDSTICK
 from benchmarks.targets import KIB, MIB, Target, best_peer, cpu_us, p99_us, rate, seconds
 
@@ -21,6 +29,7 @@ TITLES = {
     "pipelined-text": f"Pipelined lines: {LINE_BYTES} bytes, non-ASCII, {PIPELINED} in flight",
     "bulk": f"Bulk: {PIECE_BYTES // KIB} KiB pieces, ASCII, {BULK_IN_FLIGHT} in flight",
     "bulk-text": f"Bulk: {PIECE_BYTES // KIB} KiB pieces, non-ASCII, {BULK_IN_FLIGHT} in flight",
+    "workers": "More than one process, which share all cores with the load",
     "latency": "Latency of one connection, alone and beside 10 bulk connections",
     "idle": "Memory for a client that says nothing",
     "pipe": "The client in pipe mode",
@@ -155,6 +164,17 @@ def latency_section(scenario: str, grid: Grid[Sample]) -> list[str]:
     return [heading(scenario), table(header, rows), *not_measured(grid)]
 
 
+def workers_section(scenario: str, grid: Grid[Sample]) -> list[str]:
+    [column] = grid.columns
+    one = grid.median(ONE_WORKER, column, rate)
+    rows = []
+    for option in grid.rows:
+        speed, last = (grid.median(option, column, figure) for figure in (rate, p99_us))
+        rows.append([f"`{option}`", number(speed), times(speed, one), number(last)])
+    header = [column, "messages a second", f"to `{ONE_WORKER}`", "p99 µs"]
+    return [heading(scenario), table(header, rows), *noise(grid), *not_measured(grid)]
+
+
 def idle_section(scenario: str, grid: Grid[IdleSample]) -> list[str]:
     header = ["KiB a client (held when all have left; as many once more)", *grid.columns]
     rows = []
@@ -206,6 +226,8 @@ def sections(results: Results) -> list[str]:
             parts += pipelined_section(scenario, grid)
         elif scenario.startswith("bulk"):
             parts += bulk_section(scenario, grid)
+        elif scenario == "workers":
+            parts += workers_section(scenario, grid)
         else:
             parts += latency_section(scenario, grid)
     for scenario, idle in results.idle.items():

@@ -1,8 +1,9 @@
 """What is measured: each scenario as cells for ``interleave``, and the results of all of them."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ STARTS_A_ROUND = 3
 
 ONE = "1 connection"
 ALONE, BESIDE = "alone", "beside bulk"
+ONE_WORKER, TWO_WORKERS = "--workers 1", "--workers 2"
+WORKERS_CONNECTIONS = 100
 BARE = "bare decode-upper-encode"
 
 LOAD_SCENARIOS = {
@@ -48,7 +51,7 @@ LOAD_SCENARIOS = {
 }
 """What is sent, and how many messages are in flight on each connection."""
 
-SCENARIOS = (*LOAD_SCENARIOS, "latency", "idle", "pipe", "startup")
+SCENARIOS = (*LOAD_SCENARIOS, "latency", "workers", "idle", "pipe", "startup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +158,28 @@ def run_latency(bench: Bench) -> Grid[Sample]:
         return interleave(cells, settings.rounds, bench.say)
 
 
+def run_workers(bench: Bench) -> Grid[Sample]:
+    """Our server with one process and with two; they and the load have all cores in common."""
+    everywhere = bench.server_cores | bench.load_cores
+    servers = [
+        Server(
+            name=option,
+            command=(sys.executable, "-m", "trio_upper", "serve", *option.split(), "--port"),
+            text_options=(),
+        )
+        for option in (ONE_WORKER, TWO_WORKERS)
+    ]
+    figure: Measure = partial(
+        measure,
+        generator=replace(bench.generator, cores=everywhere),
+        work=Work(messages=LINES, connections=WORKERS_CONNECTIONS, in_flight=1),
+        seconds=bench.settings.seconds,
+    )
+    with Fleet(everywhere) as fleet:
+        cells = fleet_cells(servers, fleet, {connections_label(WORKERS_CONNECTIONS): figure})
+        return interleave(cells, bench.settings.rounds, bench.say)
+
+
 def run_idle(bench: Bench) -> Grid[IdleSample]:
     with Fleet(bench.server_cores) as fleet:
         cells = {
@@ -197,6 +222,8 @@ def run_all(bench: Bench) -> Results:
             results.idle[scenario] = run_idle(bench)
         elif not ours:
             bench.say(f"{scenario}: skipped, {OURS} is not there")
+        elif scenario == "workers":
+            results.load[scenario] = run_workers(bench)
         elif scenario == "pipe":
             results.clients[scenario] = run_pipe(bench)
         else:

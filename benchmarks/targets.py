@@ -8,7 +8,16 @@ from benchmarks.clients import HELP, IMPORTS, NC, Timed
 from benchmarks.figures import ratio
 from benchmarks.load import IdleSample, Sample
 from benchmarks.rounds import Grid
-from benchmarks.scenarios import ALONE, BARE, BESIDE, ONE, Results, connections_label
+from benchmarks.scenarios import (
+    ALONE,
+    BARE,
+    BESIDE,
+    ONE,
+    ONE_WORKER,
+    TWO_WORKERS,
+    Results,
+    connections_label,
+)
 from benchmarks.servers import OURS, YARDSTICK
 
 TARGET_CONNECTIONS = 100
@@ -141,6 +150,18 @@ def latency_target(results: Results) -> Target:
     )
 
 
+def workers_target(results: Results) -> Target:
+    grid: Grid[Sample] = results.load.get("workers", Grid(()))
+    column = grid.columns[0] if grid.columns else ""
+    two, one = (grid.median(option, column, rate) for option in (TWO_WORKERS, ONE_WORKER))
+    return Target(
+        what=f"messages a second with {TWO_WORKERS}, to {ONE_WORKER}",
+        figure=ratio(two, one),
+        limit=1.0,
+        at_least=True,
+    )
+
+
 def idle_targets(results: Results) -> list[Target]:
     grid: Grid[IdleSample] = results.idle.get("idle", Grid(()))
     column = grid.columns[-1] if grid.columns else ""
@@ -196,6 +217,7 @@ def all_targets(results: Results) -> list[Target]:
         *load_targets(results),
         *bulk_targets(results),
         latency_target(results),
+        workers_target(results),
         *idle_targets(results),
         text_target(results),
         *client_targets(results),

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,16 @@ from benchmarks.load import (
 )
 from benchmarks.processes import ROOT, Cores, child, cpu_seconds, members, spent, wait_until
 from benchmarks.rounds import Cell, Fleet, Grid, interleave
-from benchmarks.scenarios import ALONE, BARE, BESIDE, ONE, Results, measure_bare
+from benchmarks.scenarios import (
+    ALONE,
+    BARE,
+    BESIDE,
+    ONE,
+    ONE_WORKER,
+    TWO_WORKERS,
+    Results,
+    measure_bare,
+)
 from benchmarks.servers import OURS, YARDSTICK, Failed, Running, Server, free_port, running
 from benchmarks.targets import Target, all_targets, best_peer, cpu_us, rate
 
@@ -128,8 +137,8 @@ def sample(*, cpu: float = 1.0, seconds: float = 1.0, grown: int = 0) -> Sample:
     )
 
 
-def one_column(column: str, **rows: Sample) -> Grid[Sample]:
-    cells = {Cell(row.replace("_", "-"), column): [found] for row, found in rows.items()}
+def one_column(column: str, rows: Mapping[str, Sample]) -> Grid[Sample]:
+    cells = {Cell(row, column): [found] for row, found in rows.items()}
     return Grid(tuple(cells), cells)
 
 
@@ -254,9 +263,8 @@ def test_verdict_compares_what_is_printed(figure: float, at_least: bool, verdict
 
 def test_best_peer_is_neither_ours_nor_the_bare_function() -> None:
     """The best peer is looked for among the peers that were measured."""
-    grid = one_column(
-        ONE, trio_upper=sample(cpu=0.1), c_epoll=sample(cpu=2.0), slow=sample(cpu=3.0, seconds=4.0)
-    )
+    slow = sample(cpu=3.0, seconds=4.0)
+    grid = one_column(ONE, {OURS: sample(cpu=0.1), "c-epoll": sample(cpu=2.0), "slow": slow})
     bare = Cell(BARE, ONE)
     grid = Grid((*grid.cells, bare), grid.samples | {bare: [sample(cpu=0.01)]})
     assert best_peer(grid, ONE, cpu_us, min) == pytest.approx(2.0 / 100 * 1e6)
@@ -273,13 +281,15 @@ def test_sample_of_no_messages_has_no_cost() -> None:
 
 def full_results() -> Results:
     """Every scenario, with figures that make every target one that is known."""
-    both = {"trio_upper": sample(cpu=0.5), "asyncio_streams": sample()}
-    load = {name: one_column(ONE, **both) for name in page.TITLES if name.startswith(("p", "b"))}
+    both = {OURS: sample(cpu=0.5), YARDSTICK: sample()}
+    load = {name: one_column(ONE, both) for name in page.TITLES if name.startswith(("p", "b"))}
     del load["pipe"]
     load["bulk-text"].samples[Cell(BARE, ONE)] = [sample(cpu=0.45)]
-    load |= {name: one_column("100 connections", **both) for name in ("small", "small-text")}
-    alone, beside = one_column(ALONE, **both), one_column(BESIDE, **both)
+    load |= {name: one_column("100 connections", both) for name in ("small", "small-text")}
+    alone, beside = one_column(ALONE, both), one_column(BESIDE, both)
     load["latency"] = Grid((*alone.cells, *beside.cells), alone.samples | beside.samples)
+    workers = {ONE_WORKER: sample(), TWO_WORKERS: sample(seconds=0.8)}
+    load["workers"] = one_column("100 connections", workers)
     load["small"].fail(Cell("socat-tr", ONE), "not above 10 connections")
     quiet = IdleSample(connections=1024, before=0, during=5 << 20, after=1, again=5 << 20)
     idle = Grid((Cell(OURS, "1024 connections"),), {Cell(OURS, "1024 connections"): [quiet]})
@@ -293,7 +303,7 @@ def full_results() -> Results:
 def test_targets_are_figures_of_the_results() -> None:
     """With everything measured, every target has a figure, and those at hand are right."""
     found = [target.figure for target in all_targets(full_results())]
-    assert found == pytest.approx([0.5, 0.5, 1.0, 0.5, 0.0, 1.0, 5.0, 1.0, 0.9, 1.0, 1.0])
+    assert found == pytest.approx([0.5, 0.5, 1.0, 0.5, 0.0, 1.0, 1.25, 5.0, 1.0, 0.9, 1.0, 1.0])
 
 
 def test_targets_of_no_results_are_not_measured() -> None:
