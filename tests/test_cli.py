@@ -44,10 +44,13 @@ class Called:
         self.arguments: tuple[Any, ...] = ()
         self.options: dict[str, Any] = {}
         self.times = 0
+        #: What it does.
+        self.then: Callable[[], object] = lambda: None
 
     def __call__(self, *arguments: Any, **options: Any) -> int:
         self.arguments, self.options = arguments, options
         self.times += 1
+        self.then()
         return CODE
 
 
@@ -386,12 +389,16 @@ def test_a_value_that_is_none_is_explained(
     assert not serving.times
 
 
-def test_a_log_in_text_is_for_a_person(serving: Called, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_in_text_is_for_a_person(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
     """Who gets the words as given, to see what would expose the server."""
+
+    def log_both() -> None:
+        serving.arguments[1].info("too little")
+        serving.arguments[1].warning("event")
+
+    serving.then = log_both
     run("serve", "--port", "0", "--log-level", "warning")
-    serving.arguments[1].info("too little")
-    serving.arguments[1].warning("event")
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert " event" in err
     assert "too little" not in err
     assert serving.options == {"arguments": ["--port", "0", "--log-level", "warning"]}
@@ -409,13 +416,11 @@ def test_the_words_are_those_of_the_process_where_no_others_are_given(
     assert serving.options == {"arguments": ["--port", "0"]}
 
 
-def test_a_log_in_json_is_for_a_machine(
-    serving: Called, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
     """Which is told nothing else."""
+    serving.then = lambda: serving.arguments[1].info("event")
     run("serve", "--log-format", "json")
-    serving.arguments[1].info("event")
-    assert '"event": "event"' in capsys.readouterr().err
+    assert '"event": "event"' in capfd.readouterr().err
     assert serving.options == {"arguments": None}
 
 

@@ -1,17 +1,23 @@
-"""The log: one line for each event, as text or as JSON, and nothing below its level."""
+"""The log: one line for each event, as text or as JSON, and nothing below its level.
 
-import errno
+And it goes to whoever reads it, without ever waiting for that.
+"""
+
+import contextlib
 import io
 import json
 import os
 import re
+import select
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
-from trio_upper.log import Lenient, open_log
+from trio_upper import log as module
+from trio_upper.log import Unhurried, make_logger, open_log
 
 COLOR = "\x1b["
 
@@ -26,7 +32,7 @@ class Terminal(io.StringIO):
 def test_text_is_a_line_with_time_level_event_and_fields() -> None:
     """A person reads when, how grave, what, and the fields as name=value."""
     output = io.StringIO()
-    open_log("text", "info", output).info("client connected", client=1, peer="[::1]:5")
+    make_logger("text", "info", output).info("client connected", client=1, peer="[::1]:5")
     [line] = output.getvalue().splitlines()
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[info +\] client connected ", line)
     assert line.split()[-2:] == ["client=1", "peer=[::1]:5"]
@@ -35,7 +41,7 @@ def test_text_is_a_line_with_time_level_event_and_fields() -> None:
 def test_json_is_an_object_a_line_with_the_time_in_utc() -> None:
     """A machine reads the same: the fields by their names, the time with its zone."""
     output = io.StringIO()
-    open_log("json", "info", output).bind(client=1).warning("client gone", end="eof")
+    make_logger("json", "info", output).bind(client=1).warning("client gone", end="eof")
     [line] = output.getvalue().splitlines()
     event = json.loads(line)
     moment = datetime.fromisoformat(event.pop("timestamp"))
@@ -56,7 +62,7 @@ def test_json_is_an_object_a_line_with_the_time_in_utc() -> None:
 def test_what_is_below_the_level_is_not_logged(style: str, level: str, logged: list[str]) -> None:
     """The level is the least grave one that appears."""
     output = io.StringIO()
-    log = open_log(style, level, output)
+    log = make_logger(style, level, output)
     for name in ("debug", "info", "warning", "error"):
         getattr(log, name)("event")
     assert re.findall("debug|info|warning|error", output.getvalue()) == logged
@@ -72,7 +78,7 @@ def fail(clients_text: bytes) -> None:
 def test_a_bug_is_logged_with_its_traceback_and_without_what_a_client_sent(style: str) -> None:
     """The traceback names the error and where it came from; no frame's values are shown."""
     output = io.StringIO()
-    log = open_log(style, "info", output)
+    log = make_logger(style, "info", output)
     secret = bytes.fromhex("736563726574")
     try:
         fail(secret)
@@ -92,7 +98,7 @@ def test_json_has_the_frames_of_a_traceback_and_no_values() -> None:
     try:
         fail(b"x")
     except RuntimeError:
-        open_log("json", "info", output).exception("client failed")
+        make_logger("json", "info", output).exception("client failed")
     [error] = json.loads(output.getvalue())["exception"]
     assert (error["exc_type"], error["exc_value"]) == ("RuntimeError", "a bug")
     assert [frame["name"] for frame in error["frames"]][-1] == "fail"
@@ -105,7 +111,7 @@ def test_an_exception_is_one_line_of_json() -> None:
     try:
         fail(b"x")
     except RuntimeError:
-        open_log("json", "info", output).exception("client failed")
+        make_logger("json", "info", output).exception("client failed")
     [line] = output.getvalue().splitlines()
     assert json.loads(line)["exception"]
 
@@ -125,100 +131,204 @@ def test_colors_are_for_a_terminal_whose_user_has_nothing_against_them(
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)
-    open_log("text", "info", output).info("event")
+    make_logger("text", "info", output).info("event")
     assert (COLOR in output.getvalue()) is colored
 
 
-def test_the_log_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output stays free, whatever is logged."""
-    open_log("text", "info").info("event")
-    out, err = capsys.readouterr()
+# ------------------------------------------------------------------ whoever reads it
+
+
+def test_what_could_not_be_written_is_told_by_the_next_line() -> None:
+    """As a number in its field, in text and in JSON; no line has one if nothing was lost."""
+    losses = iter([0, 3, 0])
+    output = io.StringIO()
+    log = make_logger("json", "info", output, lambda: next(losses)).bind(worker=2)
+    for name in ("one", "two", "three"):
+        log.info(name)
+    events = [json.loads(line) for line in output.getvalue().splitlines()]
+    assert [event.get("lost") for event in events] == [None, 3, None]
+    assert all(event["worker"] == 2 for event in events)
+    make_logger("text", "info", output, lambda: 5).info("event")
+    assert "lost=5" in output.getvalue()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe's end to read and its end to write.
+
+    Each read returns what one write wrote, O_DIRECT of pipe(2).
+    """
+    ends = os.pipe2(os.O_DIRECT)
+    yield ends
+    for end in ends:
+        with contextlib.suppress(OSError):  # closed by the test
+            os.close(end)
+
+
+def read_writes(reading: int) -> list[bytes]:
+    """Return what each write up to the end wrote."""
+    return list(iter(lambda: os.read(reading, 65536), b""))
+
+
+def fill(writing: int) -> None:
+    """Write as much as a pipe takes."""
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * select.PIPE_BUF)
+    os.set_blocking(writing, True)
+
+
+def numbered(count: int) -> list[bytes]:
+    """Return so many lines that differ."""
+    return [b"line %d\n" % number for number in range(count)]
+
+
+def test_lines_are_written_in_order_and_to_the_last_one(pipe: tuple[int, int]) -> None:
+    """Whole ones, in pieces that no other process can divide: no more than PIPE_BUF (pipe(7))."""
+    reading, writing = pipe
+    lines = numbered(3000)
+    with Unhurried(writing) as unhurried:
+        for line in lines:
+            assert unhurried.write(line) == len(line)
+    os.close(writing)
+    writes = read_writes(reading)
+    assert b"".join(writes) == b"".join(lines)
+    assert all(len(write) <= select.PIPE_BUF and write.endswith(b"\n") for write in writes)
+    assert len(writes) < len(lines) / 10
+
+
+def test_a_line_is_written_while_the_next_one_is_not_known(pipe: tuple[int, int]) -> None:
+    """Who follows the log sees each event when it happens."""
+    reading, writing = pipe
+    with Unhurried(writing) as unhurried:
+        for line in numbered(3):
+            unhurried.write(line)
+            assert os.read(reading, 100) == line
+
+
+def test_a_traceback_is_written_whole(pipe: tuple[int, int]) -> None:
+    """However long, and between the lines before and after it."""
+    reading, writing = pipe
+    lines = [b"before\n", b"Traceback\n" * select.PIPE_BUF, b"after\n"]
+    read: list[bytes] = []
+    thread = threading.Thread(target=lambda: read.extend(read_writes(reading)))
+    thread.start()
+    with Unhurried(writing) as unhurried:
+        for line in lines:
+            unhurried.write(line)
+    os.close(writing)
+    thread.join()
+    assert b"".join(read) == b"".join(lines)
+
+
+def test_what_waits_comes_when_the_reader_goes_on(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who asks then is told once how many lines did not fit, which were the last ones."""
+    monkeypatch.setattr(module, "MOST_WAITING", 10)
+    reading, writing = pipe
+    fill(writing)
+    lines, read = numbered(100), list[bytes]()
+    with Unhurried(writing) as unhurried:
+        for line in lines:
+            unhurried.write(line)
+        assert unhurried.take_lost() == 0  # for one more would not fit either
+        thread = threading.Thread(target=lambda: read.extend(read_writes(reading)))
+        thread.start()
+    os.close(writing)
+    thread.join()
+    came = [line for write in read for line in write.splitlines(keepends=True) if b"x" not in line]
+    assert 10 <= len(came) < 100
+    assert came == lines[: len(came)]
+    assert [unhurried.take_lost() for _ in range(2)] == [100 - len(came), 0]
+
+
+def test_a_reader_who_has_stopped_holds_up_no_end(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What he does not read is lost."""
+    monkeypatch.setattr(module, "FAREWELL", 0.05)
+    reading, writing = pipe
+    fill(writing)
+    with Unhurried(writing) as unhurried:
+        unhurried.write(b"line\n")
+    assert unhurried._thread.is_alive()
+    assert unhurried._thread.daemon
+    os.close(reading)
+    unhurried._thread.join()
+
+
+def without_a_reader() -> int:
+    """Return the end of a pipe whose other end is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def with_a_full_disk() -> int:
+    """Return a descriptor that takes nothing (full(4))."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.mark.parametrize("opened", [without_a_reader, with_a_full_disk])
+def test_a_log_that_cannot_be_written_is_lost(opened: Callable[[], int]) -> None:
+    """A server outlives `serve 2>&1 | head`, however much it logs."""
+    descriptor = opened()
+    with pytest.raises(OSError, match=r"Broken pipe|No space"):
+        os.write(descriptor, b"x")
+    with Unhurried(descriptor) as unhurried:
+        for line in numbered(1000):
+            unhurried.write(line)
+    assert not unhurried._thread.is_alive()
+    os.close(descriptor)
+
+
+def test_a_terminal_is_one(pipe: tuple[int, int]) -> None:
+    """As far as colors are concerned; a pipe is none."""
+    for descriptor, is_one in [(os.openpty()[1], True), (pipe[1], False)]:
+        with Unhurried(descriptor) as unhurried:
+            assert unhurried.isatty() is is_one
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_log_goes_to_standard_error(capfd: pytest.CaptureFixture[str], style: str) -> None:
+    """In one order with what is printed there, all of it; standard output stays free."""
+    before = sys.stderr
+    with open_log(style, "info") as log:
+        for number in range(100):
+            log.info(f"event {number}")
+            sys.stderr.write(f"word {number}, ß \udcff\n")
+    assert sys.stderr is before
+    out, err = capfd.readouterr()
     assert out == ""
-    assert "event" in err
+    found = re.findall(r"(event|word) (\d+)", err)
+    assert found == [(kind, str(number)) for number in range(100) for kind in ("event", "word")]
+    assert err.count("ß") == 100
+
+
+def test_the_log_tells_of_its_losses(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the next line that is written."""
+    with open_log("json", "info") as log:
+        monkeypatch.setattr(module, "MOST_WAITING", 0)
+        log.info("one")
+        log.info("two")
+        monkeypatch.undo()
+        log.info("three")
+    [line] = capfd.readouterr().err.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["lost"]) == ("three", 2)
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_without_standard_error_nothing_is_logged_and_nothing_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], style: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], style: str
 ) -> None:
     """A server that was started with standard error closed serves all the same."""
     monkeypatch.setattr(sys, "stderr", None)
-    open_log(style, "info").info("event")
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.fixture
-def broken() -> Iterator[io.TextIOWrapper]:
-    """A pipe that nobody reads any more."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    stream = open_pipe(writing)
-    yield stream
-    with pytest.raises(BrokenPipeError):  # which shows that it was told
-        stream.close()
-
-
-def open_pipe(writing: int) -> io.TextIOWrapper:
-    """Return a stream that gathers what it writes to a pipe."""
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(writing, "w")))
-
-
-@pytest.mark.parametrize("style", ["text", "json"])
-def test_a_reader_of_the_log_that_has_left_is_not_missed(
-    broken: io.TextIOWrapper, style: str
-) -> None:
-    """A server outlives `serve 2>&1 | head`, however much it logs."""
-    log = open_log(style, "info", broken)
-    for length in [io.DEFAULT_BUFFER_SIZE] * 10 + [1] * 10:
-        log.info("event", field="x" * length)
-
-
-def test_a_log_is_written_line_by_line() -> None:
-    """Who follows it through a pipe sees each event when it happens."""
-    reading, writing = os.pipe()
-    with open_pipe(writing) as stream, io.FileIO(reading) as pipe:
-        os.set_blocking(reading, False)
-        open_log("text", "info", stream).info("event")
-        line = pipe.read(1000)
-    assert line is not None
-    assert line.endswith(b"event\n")
-
-
-class Failing(io.StringIO):
-    """A stream on which `flush`, and `write` unless it is to be spared, fail."""
-
-    def __init__(self, error: Exception, *, writes: bool) -> None:
-        super().__init__()
-        self._error = error
-        self._writes = writes
-
-    def write(self, text: str) -> int:
-        if not self._writes:
-            raise self._error
-        return super().write(text)
-
-    def flush(self) -> None:
-        raise self._error
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EPIPE, errno.EBADF, errno.EAGAIN])
-@pytest.mark.parametrize("writes", [True, False])
-def test_a_log_that_cannot_be_written_is_lost(code: int, writes: bool) -> None:
-    """A full disk, a closed descriptor, a pipe that does not block: nothing of it stops a server.
-
-    What could be written before is not.
-    """
-    output = Failing(OSError(code, ""), writes=writes)
-    log = open_log("json", "info", output)
-    log.info("one")
-    log.info("two")
-    assert re.findall("one|two", output.getvalue()) == (["one", "two"] if writes else [])
-
-
-def test_a_bug_of_the_log_is_not_swallowed() -> None:
-    """Only what the system cannot write is lost."""
-    lenient = Lenient(Failing(RuntimeError("a bug"), writes=False))
-    with pytest.raises(RuntimeError):
-        lenient.write("x")
-    with pytest.raises(RuntimeError):
-        lenient.flush()
+    with open_log(style, "info") as log:
+        log.info("event")
+        sys.stderr.write("ß \udcff\n")
+    assert sys.stderr is None
+    assert capfd.readouterr() == ("", "")

@@ -247,15 +247,16 @@ def serve(
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     leave_listeners_alone("host", "port")
     told = Settings(hosts=host, tls=tls, **settings)
-    log = open_log(log_format, log_level)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
     if (count := workers or len(os.sched_getaffinity(0))) == 1:
-        return command.run(told, log, arguments=arguments)
+        with open_log(log_format, log_level) as log:
+            return command.run(told, log, arguments=arguments)
     from trio_upper.commands import supervise
 
     with failing(click.UsageError):
         shares = supervise.share_out(told.max_clients, count)
-    return supervise.run(told, log, shares=shares, words=words, arguments=arguments)
+    with open_log(log_format, log_level) as log:
+        return supervise.run(told, log, shares=shares, words=words, arguments=arguments)
 
 
 def leave_listeners_alone(*options: str) -> None:

@@ -180,10 +180,14 @@ class Server:
             raise
         return trio.SocketStream(connection)
 
+    def look_away(self) -> None:
+        """Read no more of standard error."""
+        self._reading_stderr.cancel()
+
     async def hang_up(self) -> None:
         """Read no more of standard error, and close this end of it."""
         assert self._process.stderr
-        self._reading_stderr.cancel()
+        self.look_away()
         await self._process.stderr.aclose()
 
     def descriptors(self) -> int:

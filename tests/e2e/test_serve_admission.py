@@ -55,6 +55,7 @@ async def test_a_freed_place_is_given_at_once() -> None:
             await leaving.send_eof()
             assert await receive_all(leaving) == b""
             await sit(server, stack, 1)
+        await server.repeated("client refused", len(inside))
         assert len(server.logged("client refused")) == len(inside)
 
 

@@ -3,10 +3,12 @@
 import json
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 
 from e2e.program import (
     LOCALHOST,
@@ -23,6 +25,14 @@ from e2e.program import (
 )
 
 SECRET = b"Sesame-Open-Thyself"
+
+# What a pipe holds that nobody reads (pipe(7)), and less than a line of the log has.
+PIPE_BYTES = 65536
+LINE_BYTES = 100
+
+# A stop that waits for nobody takes a tenth of a second, and on a slow and busy machine less than
+# this, in seconds.
+SOON = 10.0
 
 # The state of a listening socket in /proc/net/tcp (linux/net/tcp_states.h).
 LISTENING = "0A"
@@ -177,3 +187,18 @@ async def test_a_reader_of_the_log_that_goes_does_no_harm(style: str) -> None:
                     assert await receive_all(stream) == SECRET.upper()
             server.send(signal.SIGUSR1)
         assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--log-format", "text"), ("--workers", "2")])
+async def test_a_reader_of_the_log_that_stops_does_no_harm(options: Sequence[str]) -> None:
+    """As by Ctrl-S at a terminal: the pipe is full, and hundreds of clients are answered.
+
+    Nor does the server wait for it when it stops, as long as clients may still talk.
+    """
+    async with serving("--grace", "60", *options) as server:
+        server.look_away()
+        for _ in range(2 * PIPE_BYTES // LINE_BYTES):
+            async with await server.connect() as stream:
+                assert await ask(stream, SECRET) == SECRET.upper()
+        with trio.fail_after(SOON):
+            assert await server.stop() == 0
