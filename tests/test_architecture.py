@@ -43,7 +43,7 @@ ALLOWED = {
     "server": {"connection", "descriptors", "listening", "protocol", "sockets", "tls"},
     "workers": {"listening"},
     # The client's side.
-    "dial": {"failures", "protocol"},
+    "dial": {"failures", "protocol", "tls"},
     "client": {"account", "memory"},
     "ping": {"failures", "latency", "protocol"},
     "bench": {"latency", "ping"},

@@ -17,7 +17,12 @@ from certificates import ca_file, cert_file, issue, key_file, pair_file
 from trio_upper.dial import LONGEST_PAUSE, STAGGER, Target, connect, parse_target
 from trio_upper.failures import CannotConnect, Cause, broken
 from trio_upper.protocol import Uppercaser
-from trio_upper.tls import alert_for, client_context, server_context
+from trio_upper.tls import (
+    alert_for,
+    client_context,
+    describe_handshake_failure,
+    server_context,
+)
 
 TIMEOUT = 10.0
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
@@ -588,6 +593,21 @@ async def test_not_trusted(nursery: trio.Nursery, tmp_path: Path) -> None:
     failure = await tls_failure(port, trusting(tmp_path, ca="theirs"))
     assert failure.cause is Cause.TLS_UNTRUSTED
     assert "127.0.0.1" in tried(failure)
+
+
+async def test_a_server_hears_why_it_is_not_trusted(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """As an alert, which is what its log can quote."""
+    context = server_for(tmp_path, "localhost")
+    send_heard, heard = trio.open_memory_channel[str](1)
+
+    async def refused(transport: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await trio.SSLStream(transport, context, server_side=True).do_handshake()
+        await send_heard.send(describe_handshake_failure(caught.value))
+
+    port = await listening(nursery, refused)
+    await tls_failure(port, trusting(tmp_path, ca="theirs"))
+    assert (await heard.receive()).endswith("not accept this server's certificate: unknown CA")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])

@@ -215,11 +215,20 @@ class _Try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
             self._note(self._address, error, connected=True)
+            await _say_why(transport, error)
             return None
         return stream
 
     def _note(self, address: str, error: Exception, *, connected: bool = False) -> None:
         self._attempts[address] = Attempt(address=address, error=error, connected=connected)
+
+
+async def _say_why(transport: trio.SocketStream, error: trio.BrokenResourceError) -> None:
+    """Tell a server, if it still listens, why this client ended the handshake."""
+    from trio_upper.tls import unsent_alert
+
+    with contextlib.suppress(trio.BrokenResourceError):
+        await transport.send_all(unsent_alert(error))
 
 
 async def _open_transport(address: _Address) -> trio.SocketStream:

@@ -45,17 +45,17 @@ class BadCertificate(ValueError):
 
 
 class HandshakeRefused(ssl.SSLError):
-    """A server refused a handshake; `alert` is what OpenSSL would have the client know."""
+    """A handshake was ended by this side; `alert` is what OpenSSL would have the peer know."""
 
     def __init__(self, alert: bytes) -> None:
         super().__init__("handshake refused")
         self.alert = alert
 
 
-class _ServerObject(ssl.SSLObject):
+class _Object(ssl.SSLObject):
     """Hands out the alert of a handshake that fails, which `trio.SSLStream` leaves unsent.
 
-    Without it no client can tell why it was refused: it sees the connection end, and that is all.
+    Without it no peer can tell why it was refused: it sees the connection end, and that is all.
     """
 
     outgoing: ssl.MemoryBIO
@@ -69,8 +69,8 @@ class _ServerObject(ssl.SSLObject):
             raise HandshakeRefused(self.outgoing.read()) from error
 
 
-class _ServerContext(ssl.SSLContext):
-    sslobject_class = _ServerObject
+class _Context(ssl.SSLContext):
+    sslobject_class = _Object
 
     def wrap_bio(
         self,
@@ -81,7 +81,7 @@ class _ServerContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        cast("_ServerObject", made).outgoing = outgoing
+        cast("_Object", made).outgoing = outgoing
         return made
 
 
@@ -95,11 +95,12 @@ def client_context(
     none; None for `key`: it is in the file of `cert`.
 
     Error handling: `BadCertificate` for a file that cannot be used. Nobody is asked for a
-    passphrase.
+    passphrase. What goes wrong in a handshake is as in `server_context`; see `unsent_alert`.
     """
     if key is not None and cert is None:
         raise BadCertificate(f"the key in {_named(key)} needs the certificate that it belongs to")
     context = _trusting(ca)
+    context.__class__ = _Context  # the default cannot be made of another one
     context.minimum_version = _OLDEST
     if insecure:
         context.check_hostname = False
@@ -120,7 +121,7 @@ def server_context(*, cert: Path, key: Path | None, client_ca: Path | None) -> s
     passphrase. A handshake that fails raises `HandshakeRefused` out of the ssl module, which
     `trio.SSLStream` makes the cause of its `trio.BrokenResourceError`; see `alert_for`.
     """
-    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _OLDEST
     _load_pair(context, cert, key)
     if client_ca is not None:
@@ -134,9 +135,16 @@ def alert_for(error: BaseException) -> bytes:
     `error` is what `trio.SSLStream.do_handshake` raised, or the `trio.TooSlowError` of its
     deadline. A client, of ours or not, explains itself by it; a plain client knows it for TLS.
     """
+    return unsent_alert(error) or NOT_TLS_ALERT
+
+
+def unsent_alert(error: BaseException) -> bytes:
+    """Return the alert that OpenSSL has for the peer after `error`, as in `alert_for`; or nothing.
+
+    A client sends it on the bare transport, so that the server can tell why it was refused.
+    """
     refusal = error.__cause__
-    alert = refusal.alert if isinstance(refusal, HandshakeRefused) else b""
-    return alert or NOT_TLS_ALERT
+    return refusal.alert if isinstance(refusal, HandshakeRefused) else b""
 
 
 def describe_handshake_failure(error: BaseException) -> str:

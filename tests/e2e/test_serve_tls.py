@@ -126,7 +126,7 @@ async def refused(server: Server, reason: str, number: int = 1) -> None:
 async def test_who_does_not_fit_is_refused(files: Files) -> None:
     """Each is told why, the log has one line about it, and a neighbour is answered on."""
     misfits = [
-        (["--tls", "--tls-ca", files.foreign_ca], "not trusted", "closed during the handshake"),
+        (["--tls", "--tls-ca", files.foreign_ca], "not trusted", "certificate: unknown CA"),
         (files.trust, "wants a TLS certificate", "no certificate from the client"),
         (files.trust + files.foreign, "does not accept this client's", "unknown CA"),
         ([], "the server wants TLS", "the client spoke no TLS"),
