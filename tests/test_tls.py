@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import errno
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from certificates import ca_file, cert_file, issue, key_file, pair_file, write
-from trio_upper.failures import looks_like_tls
+from trio_upper.failures import Attempt, CannotConnect, Cause, looks_like_tls
 from trio_upper.tls import (
     NOT_TLS_ALERT,
     BadCertificate,
@@ -27,6 +28,9 @@ from trio_upper.tls import (
 )
 
 NAME = "server.example"
+
+# Seconds after which a test has failed; none is waited for.
+TIMEOUT = 10.0
 
 
 def server(directory: Path, *, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -67,10 +71,24 @@ async def visit(transport: trio.abc.Stream, context: ssl.SSLContext, name: str) 
 
 
 async def meet(
-    server_side: ssl.SSLContext, client_side: ssl.SSLContext, name: str = NAME
+    server_side: ssl.SSLContext,
+    client_side: ssl.SSLContext,
+    name: str = NAME,
+    *,
+    piece: int | None = None,
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Return what a server and a client made of each other: an error each, or None."""
+    """Return what a server and a client made of each other: an error each, or None.
+
+    What the server says arrives in pieces of so many bytes; None: as it says it.
+    """
     server_end, client_end = trio.testing.memory_stream_pair()
+
+    async def deliver() -> None:
+        ends = server_end.send_stream, client_end.receive_stream
+        while trio.testing.memory_stream_pump(*ends, max_bytes=piece):
+            await trio.testing.wait_all_tasks_blocked()
+
+    server_end.send_stream.send_all_hook = deliver
     errors: list[BaseException | None] = [None, None]
 
     async def serving() -> None:
@@ -106,6 +124,11 @@ async def failure_of_server(first_bytes: bytes, context: ssl.SSLContext) -> tupl
 async def test_a_trusted_server(tmp_path: Path) -> None:
     """A server whose certificate our CA signed is accepted under its name."""
     assert await meet(server(tmp_path), client(tmp_path)) == (None, None)
+
+
+async def test_a_trusted_server_that_comes_byte_by_byte(tmp_path: Path) -> None:
+    """It is not taken for one without TLS."""
+    assert await meet(server(tmp_path), client(tmp_path), piece=1) == (None, None)
 
 
 async def test_a_stranger(tmp_path: Path) -> None:
@@ -245,6 +268,86 @@ def test_alerts_from_the_client(reason: str, words: str) -> None:
     error = ssl.SSLError(1, "?")
     error.reason = reason
     assert describe_handshake_failure(error).endswith(words)
+
+
+async def failure_of_client(
+    server: Callable[[trio.abc.Stream], Awaitable[None]], context: ssl.SSLContext
+) -> trio.BrokenResourceError:
+    """Return what a client makes of a server that does this, and is silent afterwards."""
+    server_end, client_end = trio.testing.memory_stream_pair()
+    stream = trio.SSLStream(client_end, context, server_hostname=NAME)
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server, server_end)
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await stream.do_handshake()
+    return caught.value
+
+
+def saying(*words: bytes) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+    """Return a server that says these words, each when the one before has been heard."""
+
+    async def say(stream: trio.abc.Stream) -> None:
+        for word in words:
+            await stream.send_all(word)
+            await trio.testing.wait_all_tasks_blocked()
+
+    return say
+
+
+async def uppercase_most(stream: trio.abc.Stream) -> None:
+    """Be our server without TLS, to a hello that becomes shorter in capitals."""
+    await stream.send_all(bytes(await stream.receive_some()).upper()[:-1])
+
+
+async def test_a_server_without_tls_sends_the_hello_back(tmp_path: Path) -> None:
+    """In capitals, and the client knows, without waiting for what it has become too short for."""
+    assert speaks_no_tls(await failure_of_client(uppercase_most, client(tmp_path)))
+
+
+def speaks_no_tls(error: trio.BrokenResourceError) -> bool:
+    """Return whether a client understood that its server has no TLS; it has nothing to add."""
+    failure = CannotConnect(
+        NAME,
+        8746,
+        attempts=(Attempt(address="192.0.2.1", error=error, connected=True),),
+        seconds=0.0,
+    )
+    return failure.cause is Cause.TLS_NOT_SPOKEN and not unsent_alert(error)
+
+
+def one_by_one(data: bytes) -> list[bytes]:
+    """Return pieces of one byte."""
+    return [bytes([byte]) for byte in data]
+
+
+@pytest.mark.parametrize(
+    "first_bytes",
+    [
+        b"S",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"hi\n",
+        b"\x16S",
+        b"\x15\x02",
+        b"\x17\x03",
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+)
+async def test_a_server_without_tls_is_known_by_its_first_bytes(
+    tmp_path: Path, first_bytes: bytes
+) -> None:
+    """As soon as they can be none of a TLS server's, whether they come together or one by one."""
+    for server in (saying(first_bytes), saying(*one_by_one(first_bytes))):
+        assert speaks_no_tls(await failure_of_client(server, client(tmp_path)))
+
+
+async def test_a_server_that_has_tls_and_refuses(tmp_path: Path) -> None:
+    """An alert as the first word is one of TLS, also when it comes byte by byte."""
+    alert = one_by_one(b"\x15\x03\x03\x00\x02\x02\x28")
+    error = await failure_of_client(saying(*alert), client(tmp_path))
+    refusal = root(error)
+    assert isinstance(refusal, ssl.SSLError)
+    assert "HANDSHAKE_FAILURE" in refusal.reason
 
 
 def test_silence() -> None:

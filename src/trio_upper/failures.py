@@ -152,13 +152,9 @@ _LOOKUP_CAUSES = {
 }
 
 # OpenSSL's names, those of the peer's alerts (RFC 8446 section 6) without the version before them.
-# A peer without TLS is found out by the first of its bytes that make no record: those of an old
-# OpenSSL, those of 3.2 and later, and the hello itself, which an upper-casing server sends back.
+# The first one is that of `trio_upper.tls`.
 _TLS_CAUSES = {
-    "WRONG_VERSION_NUMBER": Cause.TLS_NOT_SPOKEN,
-    "PACKET_LENGTH_TOO_LONG": Cause.TLS_NOT_SPOKEN,
-    "RECORD_LAYER_FAILURE": Cause.TLS_NOT_SPOKEN,
-    "UNEXPECTED_MESSAGE": Cause.TLS_NOT_SPOKEN,
+    "NO_TLS": Cause.TLS_NOT_SPOKEN,
     "UNEXPECTED_EOF_WHILE_READING": Cause.TLS_CLOSED,
     "UNSUPPORTED_PROTOCOL": Cause.TLS_VERSION,
     "ALERT_PROTOCOL_VERSION": Cause.TLS_VERSION,

@@ -11,6 +11,13 @@ import trio
 # *unexpected message* (RFC 8446 sections 5.1 and 6.2). OpenSSL leaves such a peer without a word.
 NOT_TLS_ALERT = b"\x15\x03\x03\x00\x02\x02\x0a"
 
+# What a record begins with: its type and the major version, and behind three more bytes, if it is
+# of the handshake, the type of the message (RFC 8446 sections 4 and 5.1).
+ALERT, HANDSHAKE = b"\x15", b"\x16"
+VERSION = b"\x03"
+CLIENT_HELLO = b"\x01"
+TELLING_BYTES = 6
+
 # Python's own default, which whoever builds it may leave to the system's configuration.
 _OLDEST = ssl.TLSVersion.TLSv1_2
 
@@ -52,21 +59,51 @@ class HandshakeRefused(ssl.SSLError):
         self.alert = alert
 
 
+class NoTLS(ssl.SSLError):
+    """The first bytes of the peer are none of a TLS server's."""
+
+    reason = "NO_TLS"
+
+
 class _Object(ssl.SSLObject):
     """Hands out the alert of a handshake that fails, which `trio.SSLStream` leaves unsent.
 
     Without it no peer can tell why it was refused: it sees the connection end, and that is all.
+
+    A client's knows a server without TLS by its first bytes. OpenSSL may take them for the head of
+    a record, and wait for the rest of it.
     """
 
+    incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
+    _first_bytes = b""
 
     def do_handshake(self) -> None:
         try:
+            if not self.server_side:
+                self._overhear()
             super().do_handshake()
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as error:
             raise HandshakeRefused(self.outgoing.read()) from error
+
+    def _overhear(self) -> None:
+        if len(self._first_bytes) < TELLING_BYTES and (new := self.incoming.read()):
+            self.incoming.write(new)
+            self._first_bytes += new
+            if not _may_be_servers(self._first_bytes):
+                raise NoTLS
+
+
+def _may_be_servers(first_bytes: bytes) -> bool:
+    """Tell whether a TLS server may begin like this: with an alert, or a message that is no hello.
+
+    A client's hello can only be our own, sent back, as our server does without TLS.
+    """
+    kind, version, message = first_bytes[:1], first_bytes[1:2], first_bytes[5:6]
+    is_record = kind in {ALERT, HANDSHAKE} and version in {b"", VERSION}
+    return is_record and (kind, message) != (HANDSHAKE, CLIENT_HELLO)
 
 
 class _Context(ssl.SSLContext):
@@ -81,8 +118,9 @@ class _Context(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        cast("_Object", made).outgoing = outgoing
-        return made
+        telling = cast("_Object", made)
+        telling.incoming, telling.outgoing = incoming, outgoing
+        return telling
 
 
 def client_context(

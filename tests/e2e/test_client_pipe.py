@@ -686,13 +686,10 @@ async def test_tls_against_plain(manner: peers.Script, why: str) -> None:
 
 
 async def test_tls_against_our_plain_server() -> None:
-    """Our own server without TLS answers the hello, mostly all of it."""
+    """Our own server without TLS answers the hello, which no server with TLS does."""
     async with serving() as server:
-        done = await client(
-            f"localhost:{server.port}", "--tls", "-m", "hi", "--connect-timeout", "1"
-        )
-    # The hello ends in random bytes at times, which could be the start of a character.
-    assert re.match("the server speaks no TLS: |.* did not finish the TLS handshake", reason(done))
+        done = await client(f"localhost:{server.port}", "--tls", "-m", "hi")
+    assert reason(done).startswith("the server speaks no TLS: ")
 
 
 async def test_tls_that_is_cut(ca: str) -> None:
