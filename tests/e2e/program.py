@@ -348,6 +348,14 @@ async def eventually(condition: Callable[[], bool]) -> None:
             await trio.sleep(LOOK_AGAIN)
 
 
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as one:
+        one.bind((LOCALHOST, 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
 def one(found: Iterable[Found]) -> Found:
     """Return the only one that was found."""
     [only] = found

@@ -20,10 +20,10 @@ from e2e.program import (
     Server,
     ask,
     eventually,
+    free_port,
     receive_all,
     running,
 )
-from e2e.test_workers import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = [DEPLOY / "trio-upper.socket", DEPLOY / "trio-upper.service"]

@@ -16,6 +16,7 @@ from e2e.program import (
     Server,
     ask,
     eventually,
+    free_port,
     one,
     receive,
     receive_all,
@@ -316,14 +317,6 @@ echo "ended with $?" >&2
 until [ -e "$GO" ]; do sleep 0.02; done
 sh -c 'LISTEN_PID=$$ exec "$@"' sh "$@"
 """
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as one:
-        one.bind((LOCALHOST, 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 @pytest.mark.skipif(
