@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gates",
         description="See whether the program keeps its promises.",
-        epilog="; ".join(f"{gate.number}: {gate.doing}" for gate in GATES.values()),
+        epilog="; ".join(f"{gate.number}: {gate.done(FULL)}" for gate in GATES.values()),
     )
     every = ",".join(map(str, GATES))
     parser.add_argument(

@@ -56,6 +56,12 @@ def test_the_gates_are_numbered() -> None:
         assert 0 < gate.limit(SMALL) <= gate.limit(FULL)
 
 
+def test_the_help_says_what_is_done() -> None:
+    """With the sizes that it has if nobody gives others; wherever its lines are broken."""
+    said = "".join(driver.make_parser().format_help().split())
+    assert all("".join(gate.done(FULL).split()) in said for gate in driver.GATES.values())
+
+
 async def test_a_promise_that_is_kept() -> None:
     """What was seen stands in the row."""
 
