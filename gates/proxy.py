@@ -19,6 +19,7 @@ from gates.talkers import NOTICE, QUIET_S
 
 CONFIGURATION = """
 global
+    maxconn 1000
     stats socket {admin} level admin
 defaults
     mode tcp
@@ -34,7 +35,11 @@ backend servers
     server first {host}:{first} check inter 200ms
     server second {host}:{second} check inter 200ms
 """
-"""A small one. Health checks are no more than connections; the server logs them as clients."""
+"""A small one. Health checks are no more than connections; the server logs them as clients.
+
+Each connection takes two descriptors. Without `maxconn`, haproxy makes room for as many as it is
+allowed, which is a thousand million on some machines.
+"""
 
 MOST_LINES = 80
 """Of one conversation; the next one may be with the other server."""
