@@ -21,6 +21,7 @@ from e2e.program import (
     ask,
     eventually,
     free_port,
+    receive,
     receive_all,
     running,
 )
@@ -32,8 +33,11 @@ HAPROXY = DEPLOY / "haproxy.cfg"
 # Behind haproxy the log of a server has no line for a client, so none for a health check.
 QUIET = ("--log-level", "warning", "--grace", "60")
 
+NOTICE = b"trio-upper: closing, the server is shutting down\n"
+
 needs_systemd = pytest.mark.skipif(
-    not which("systemd-analyze"), reason="needs systemd-analyze, of systemd"
+    not (which("systemd-analyze") and which("systemd-socket-activate")),
+    reason="needs systemd-analyze and systemd-socket-activate, of systemd",
 )
 needs_haproxy = pytest.mark.skipif(not which("haproxy"), reason="needs haproxy")
 
@@ -65,6 +69,45 @@ async def test_the_service_does_with_what_its_unit_leaves_it() -> None:
             assert await ask(stream, b"hi\n") == b"HI\n"
         server.send(signal.SIGTERM)
         assert await server.ended() == 0
+
+
+# Stands for systemd: runs the server a second time, on the same listener, when it has ended and
+# there is a certain file.
+TWICE = """
+sh -c 'LISTEN_PID=$$ exec "$@"' sh "$@"
+echo "ended with $?" >&2
+until [ -e "$GO" ]; do sleep 0.02; done
+sh -c 'LISTEN_PID=$$ exec "$@"' sh "$@"
+"""
+
+
+@needs_systemd
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_restart_of_the_service_loses_no_client(workers: str, tmp_path: Path) -> None:
+    """Who connects meanwhile waits, and is then answered."""
+    go = tmp_path / "go"
+    options = ("serve", "--log-format", "json", "--workers", workers, "--grace", "60")
+    twice = activated(*options, prefix=("env", f"GO={go}", "sh", "-c", TWICE, "sh"))
+    async with twice as server, AsyncExitStack() as stack:
+        first = await stack.enter_async_context(await server.connect())
+        assert await ask(first, b"one\n") == b"ONE\n"
+        os.kill(child(server.pid), signal.SIGTERM)
+        assert await receive_all(first) == NOTICE
+        await first.aclose()
+        await server.line("ended with 0")
+        waiting = [await stack.enter_async_context(await server.connect()) for _ in range(5)]
+        for stream in waiting:
+            await stream.send_all(b"two\n")
+        go.touch()
+        for stream in waiting:
+            assert await receive(stream, 4) == b"TWO\n"
+        os.kill(child(server.pid), signal.SIGTERM)
+        assert await server.ended() == 0
+
+
+def child(shell: int) -> int:
+    """Return the id of the process that the shell has started (proc_tid_children(5))."""
+    return int(Path(f"/proc/{shell}/task/{shell}/children").read_text().split()[0])
 
 
 @asynccontextmanager
