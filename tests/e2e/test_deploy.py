@@ -223,12 +223,14 @@ class Load:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
-        self.done = False
         self.conversations = 0
+        self._talking = 0
+        self._over = False
 
     async def talk(self) -> None:
-        """Have conversations until `done`; fail if any byte that is owed does not come."""
-        while not self.done:
+        """Have conversations until `finish`; fail if any byte that is owed does not come."""
+        self._talking += 1
+        while not self._over:
             async with await self.proxy.connect() as stream:
                 for turn in range(5):
                     message = b"question %d\n" % turn
@@ -236,6 +238,12 @@ class Load:
                 await stream.send_eof()
                 assert await receive_all(stream) == b""
             self.conversations += 1
+        self._talking -= 1
+
+    async def finish(self) -> None:
+        """Wait until all have had their last conversation."""
+        self._over = True
+        await eventually(lambda: not self._talking)
 
     async def go_on(self) -> None:
         """Wait until there were some more."""
@@ -263,7 +271,7 @@ async def test_a_server_is_restarted_and_no_reply_is_lost(tmp_path: Path) -> Non
                 before = int((await proxy.table())["one"]["stot"])
                 await load.go_on()
                 assert int((await proxy.table())["one"]["stot"]) > before
-                load.done = True
+                await load.finish()
 
 
 @needs_haproxy
