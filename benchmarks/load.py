@@ -220,7 +220,8 @@ def load(server: Running, generator: Generator, work: Work, seconds: float) -> I
 
 
 def measure(server: Running, generator: Generator, work: Work, seconds: float) -> Sample:
-    """One round."""
+    """One round, to the moment when the server has seen the last client off."""
+    descriptors = open_descriptors(server.pid)
     with load(server, generator, work, seconds) as at_work:
         at_work.ready()
         memory, before = memory_bytes(server.pid), cpu_seconds(server.pid)
@@ -228,9 +229,16 @@ def measure(server: Running, generator: Generator, work: Work, seconds: float) -
         messages, taken, load_cpu, latency = at_work.result()
         cpu = spent(before, cpu_seconds(server.pid))
         grown = memory_bytes(server.pid) - memory
+    see_off(server, descriptors)
     return Sample(
         messages=messages, seconds=taken, cpu=cpu, load_cpu=load_cpu, latency=latency, grown=grown
     )
+
+
+def see_off(server: Running, descriptors: int) -> None:
+    """Wait until the server has as few descriptors as that: what it does then disturbs others."""
+    if not wait_until(lambda: open_descriptors(server.pid) <= descriptors, LEAVE_LIMIT_S):
+        raise Failed("the server keeps connections whose clients have left")
 
 
 ONE_BY_ONE = Work(messages=LINES, connections=1, in_flight=1)
@@ -243,6 +251,7 @@ def measure_beside_bulk(server: Running, generator: Generator, seconds: float) -
     The CPU time is the server's for all of them.
     """
     longer = seconds + NEIGHBOURS_LONGER_S
+    descriptors = open_descriptors(server.pid)
     with load(server, generator, BULK_NEIGHBOURS, longer) as bulk:
         os.setpriority(os.PRIO_PROCESS, bulk.process.pid, NEIGHBOURS_NICE)
         bulk.ready()
@@ -254,6 +263,7 @@ def measure_beside_bulk(server: Running, generator: Generator, seconds: float) -
             messages, taken, load_cpu, latency = one.result()
             cpu = spent(before, cpu_seconds(server.pid))
         bulk.result()
+    see_off(server, descriptors)
     return Sample(messages=messages, seconds=taken, cpu=cpu, load_cpu=load_cpu, latency=latency)
 
 
@@ -279,6 +289,5 @@ def idle_bytes(server: Running, generator: Generator, work: Work) -> int:
         memory = memory_bytes(server.pid)
         at_work.go()
         at_work.result()
-    if not wait_until(lambda: open_descriptors(server.pid) <= descriptors, LEAVE_LIMIT_S):
-        raise Failed("the server keeps connections whose clients have left")
+    see_off(server, descriptors)
     return memory

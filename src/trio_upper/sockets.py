@@ -157,7 +157,7 @@ class TunedStream(trio.abc.HalfCloseableStream):
         self._readable = True
         if events != _DATA_ONLY:
             self._hung_up = True
-        if self._takes_turns():
+        if self._is_bulk and self._readiness.has_many:
             self._queue_up()
         else:
             self.resume()
@@ -176,7 +176,8 @@ class TunedStream(trio.abc.HalfCloseableStream):
         if self._reader is not None:
             raise trio.BusyResourceError("another task is receiving")
         while True:
-            if self._readable and not self._takes_turns():
+            takes_turns = self._is_bulk and self._readiness.has_many
+            if self._readable and not takes_turns:
                 await trio.lowlevel.checkpoint()
             elif self._readable or self._watched:
                 if self._readable:
@@ -186,14 +187,11 @@ class TunedStream(trio.abc.HalfCloseableStream):
             else:
                 await trio.lowlevel.wait_readable(self._socket)
                 self._readable = True
-                if self._takes_turns():
+                if takes_turns:
                     continue
             data = self._receive(max_bytes)
             if data is not None:
                 return data
-
-    def _takes_turns(self) -> bool:
-        return self._is_bulk and self._readiness.has_many
 
     def _queue_up(self) -> None:
         if not self._queued:
@@ -231,23 +229,18 @@ class TunedStream(trio.abc.HalfCloseableStream):
         """Send all of `data`; at once, without a checkpoint, if the kernel takes it."""
         if self._sending_ended:
             raise trio.ClosedResourceError("the sending side was ended")
-        taken = self._send(data)
-        if taken == len(data):
-            return
-        with memoryview(data) as rest:
-            while taken < len(rest):
-                await trio.lowlevel.wait_writable(self._socket)
-                taken += self._send(rest[taken:])
-
-    def _send(self, data: bytes | bytearray | memoryview) -> int:
-        try:
-            taken = self._socket.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise self._translated(error) from error
-        self._taken += taken
-        return taken
+        while True:
+            try:
+                taken = self._socket.send(data)
+            except BlockingIOError:
+                taken = 0
+            except OSError as error:
+                raise self._translated(error) from error
+            self._taken += taken
+            if taken == len(data):
+                return
+            data = memoryview(data)[taken:]
+            await trio.lowlevel.wait_writable(self._socket)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel has room for more."""
