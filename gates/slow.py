@@ -189,7 +189,7 @@ async def run(sizes: Sizes) -> str:
 
 GATE = Gate(
     number=3,
-    promise="A client that does not read costs the others nothing: it is cut when it has taken "
+    promise="A client that does not read holds nobody else up: it is cut when it has taken "
     "nothing for --write-timeout; any progress, however slow, is served.",
     doing="{never_readers} never read, {drippers} take 20 KB/s, --write-timeout {write_timeout:g}; "
     f"a neighbour's p99, the best of {ROUNDS} times {{measure:g}} s",
