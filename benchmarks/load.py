@@ -59,6 +59,9 @@ NEIGHBOURS_LONGER_S = 0.1
 NEIGHBOURS_NICE = 19
 """The neighbours' generator gives way: the server is to be late, not what measures it."""
 
+WARM_S = 0.1
+"""Of the same load, at a server that was just started."""
+
 WARM_CONNECTIONS = 10
 """Before idle memory is measured: what a server makes only once is made by then."""
 
@@ -233,6 +236,12 @@ def measure(server: Running, generator: Generator, work: Work, seconds: float) -
     return Sample(
         messages=messages, seconds=taken, cpu=cpu, load_cpu=load_cpu, latency=latency, grown=grown
     )
+
+
+def measure_warm(server: Running, generator: Generator, work: Work, seconds: float) -> Sample:
+    """One round at a server that was just started: what it makes only once is made by then."""
+    measure(server, generator, work, WARM_S)
+    return measure(server, generator, work, seconds)
 
 
 def see_off(server: Running, descriptors: int) -> None:

@@ -17,6 +17,7 @@ from benchmarks.load import (
     measure,
     measure_beside_bulk,
     measure_idle,
+    measure_warm,
 )
 from benchmarks.messages import LINES, PIECES, TEXT_LINES, TEXT_PIECES, Messages
 from benchmarks.processes import Cores, pinned
@@ -117,16 +118,21 @@ Measure = Callable[[Running], Sample]
 
 
 def fleet_cells(
-    servers: Sequence[Server], fleet: Fleet, columns: Mapping[str, Measure]
+    servers: Sequence[Server], fleet: Fleet, columns: Mapping[str, Measure], *, fresh: bool = False
 ) -> dict[Cell, Callable[[], Sample]]:
+    measured = fleet.measure_fresh if fresh else fleet.measure
     return {
-        Cell(server.name, label): partial(fleet.measure, server, figure)
+        Cell(server.name, label): partial(measured, server, figure)
         for label, figure in columns.items()
         for server in servers
     }
 
 
 def run_load(bench: Bench, scenario: str) -> Grid[Sample]:
+    """Each round has servers of its own: one may be a third faster than another one of its kind.
+
+    Nothing but where their memory lies is different, and it stays so as long as they live.
+    """
     messages, in_flight = LOAD_SCENARIOS[scenario]
     text = scenario.endswith("-text")
     settings = bench.settings
@@ -134,10 +140,10 @@ def run_load(bench: Bench, scenario: str) -> Grid[Sample]:
     for number in settings.connections if in_flight == 1 else [1]:
         work = Work(messages=messages, connections=number, in_flight=in_flight)
         columns[connections_label(number)] = partial(
-            measure, generator=bench.generator, work=work, seconds=settings.seconds
+            measure_warm, generator=bench.generator, work=work, seconds=settings.seconds
         )
     with Fleet(bench.server_cores, text=text) as fleet:
-        cells = fleet_cells(bench.servers_for(text=text), fleet, columns)
+        cells = fleet_cells(bench.servers_for(text=text), fleet, columns, fresh=True)
         if scenario == "bulk-text":
             cells[Cell(BARE, ONE)] = partial(
                 measure_bare, messages, bench.server_cores, settings.seconds
