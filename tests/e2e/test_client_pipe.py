@@ -232,8 +232,9 @@ async def test_a_directory_as_input() -> None:
     assert "Traceback" not in done.stderr.decode()
 
 
-async def test_a_terminal_as_input_and_a_pipe_as_output() -> None:
-    """Nothing is asked and no prompt is shown when replies go elsewhere; Ctrl-D ends."""
+@asynccontextmanager
+async def typing() -> AsyncIterator[tuple[trio.abc.SendStream, trio.Process]]:
+    """Run the client for somebody who types at a terminal, and has its first reply in a pipe."""
     master, tty = os.openpty()
     async with (
         trio.lowlevel.FdStream(master) as person,
@@ -243,21 +244,19 @@ async def test_a_terminal_as_input_and_a_pipe_as_output() -> None:
         os.close(tty)
         await person.send_all(b"hello\n")
         await hear(process, b"HELLO\n")
+        yield person, process
+
+
+async def test_a_terminal_as_input_and_a_pipe_as_output() -> None:
+    """Nothing is asked and no prompt is shown when replies go elsewhere; Ctrl-D ends."""
+    async with typing() as (person, process):
         await person.send_all(b"\x04")
         assert await ended(process) == Ended(0, b"", b"")
 
 
 async def test_the_window_is_closed_while_input_is_typed() -> None:
     """That is no end of the input: it ends by SIGHUP, although the signal itself does not come."""
-    master, tty = os.openpty()
-    async with (
-        trio.lowlevel.FdStream(master) as person,
-        peer(peers.upper) as port,
-        talking(f"127.0.0.1:{port}", stdin=tty) as process,
-    ):
-        os.close(tty)
-        await person.send_all(b"hello\n")
-        await hear(process, b"HELLO\n")
+    async with typing() as (person, process):
         await person.aclose()
         assert await ended(process, within=AT_ONCE) == Ended(-signal.SIGHUP, b"", b"")
 
