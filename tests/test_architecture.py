@@ -50,7 +50,9 @@ ALLOWED = {
     # People, files and terminals.
     "stdio": set(),
     "terminal": set(),
-    "prompt": {"terminal"},
+    "keyboard": {"terminal"},
+    "history": set(),
+    "prompt": {"history", "keyboard", "terminal"},
     "log": set(),
     # The commands put the rooms together, and the command line reaches the commands.
     "commands": set(),
@@ -89,6 +91,7 @@ ALLOWED = {
         "commands.signals",
         "dial",
         "failures",
+        "history",
         "prompt",
         "terminal",
     },
@@ -138,7 +141,7 @@ USERS = {
     "asyncio": {"prompt"},
     "click": {"cli"},
     "ifaddr": {"announce"},
-    "prompt_toolkit": {"prompt"},
+    "prompt_toolkit": {"history", "keyboard", "prompt"},
     "rich": {"commands.bench", "commands.progress"},
     "structlog": {"log"},
 }
@@ -254,7 +257,7 @@ def test_the_core_does_no_io(name: str) -> None:
 
 @pytest.mark.parametrize("library", sorted(USERS))
 def test_a_library_has_one_room(library: str) -> None:
-    """A heavy library can be exchanged where it stands here, in one file or two."""
+    """A heavy library can be exchanged where it stands here, in one file or a few."""
     users = {
         name
         for name, tree in MODULES.items()

@@ -10,18 +10,18 @@ import signal
 import stat
 import sys
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
-from prompt_toolkit.keys import Keys
 
 from trio_upper import prompt as prompt_room
 from trio_upper import terminal
-from trio_upper.prompt import Entry, FileHistory, Keyboard, Screen, open_asyncio, open_prompt
+from trio_upper.history import LONGEST_EDITED
+from trio_upper.prompt import Entry, Screen, open_asyncio, open_prompt
 from trio_upper.terminal import HungUp, Interrupted, Prompt
 
 DEADLINE = 60
@@ -365,30 +365,26 @@ async def test_ctrl_z_stops_the_whole_job(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_a_screen_that_takes_nothing_holds_up_nobody_in_a_hurry() -> None:
-    """What does not fit is dropped then."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    hurried = False
-
-    def is_hurried() -> bool:
-        nonlocal hurried
-        was, hurried = hurried, True  # from the second question on
-        return was
-
-    try:
-        screen = prompt_room.Screen(writer, is_hurried)
-        await trio.to_thread.run_sync(screen.write, "x" * 16 * prompt_room.WRITE_BYTES)
-        os.set_blocking(reader, False)
-        assert len(os.read(reader, 16 * prompt_room.WRITE_BYTES)) > 0
-    finally:
-        os.close(reader)
-        os.close(writer)
+    """What does not fit is dropped then, however short."""
+    output, screen_end = os.pipe()
+    os.set_blocking(screen_end, False)
+    full = 0
+    with suppress(BlockingIOError):
+        while True:
+            full += os.write(screen_end, bytes(prompt_room.WRITE_BYTES))
+    screen = Screen(screen_end, lambda: True)
+    with trio.fail_after(DEADLINE):
+        await trio.to_thread.run_sync(screen.write, "\x1b[J", abandon_on_cancel=True)
+    assert os.read(output, 2 * full) == bytes(full)
+    os.close(screen_end)
+    assert os.read(output, 100) == b""
+    os.close(output)
 
 
 async def test_a_long_paste_in_the_middle_of_a_line_stays_there(tmp_path: Path) -> None:
     """What stood behind the cursor is the end of the message; history keeps no such line."""
     history = tmp_path / "history"
-    paste = "x" * prompt_room.LONGEST_EDITED
+    paste = "x" * LONGEST_EDITED
     async with at_prompt(history) as (person, prompt), prompt.talk(LABEL) as talk:
         await person.types("ac\x1b[D")  # cursor left
         await person.types(f"\x1b[200~{paste}\x1b[201~\r")
@@ -398,7 +394,7 @@ async def test_a_long_paste_in_the_middle_of_a_line_stays_there(tmp_path: Path) 
 
 async def test_a_long_paste_answers_no_question() -> None:
     """No host is that long: the paste is dropped, and the question waits."""
-    paste = "x" * 10 * prompt_room.LONGEST_EDITED
+    paste = "x" * 10 * LONGEST_EDITED
     async with at_prompt() as (person, prompt), trio.open_nursery() as nursery:
         nursery.start_soon(person.types, f"\x1b[200~{paste}\x1b[201~\x15host\r")
         assert await prompt.ask("Host", "h") == "host"
@@ -412,50 +408,6 @@ async def test_bytes_that_are_not_text_are_sent_as_they_are() -> None:
         await person.sees("a\\xffb\r\n")
 
 
-MARKED = "keys\x1b[200~a\r\nb\x1b[201~\x1b[Ax"
-
-
-@pytest.fixture
-def keys() -> Iterator[tuple[int, Keyboard]]:
-    """A descriptor to type into and the keyboard that reads it; a pipe, which delays nothing."""
-    output, typist = os.pipe()
-    yield typist, Keyboard(output)
-    os.close(output)
-    os.close(typist)
-
-
-@pytest.mark.parametrize("cut", range(1, len(MARKED)))
-def test_the_marks_of_a_paste_may_be_cut_anywhere(cut: int, keys: tuple[int, Keyboard]) -> None:
-    """Wherever two reads meet, what is pasted is told from what is pressed; CRLF is one end."""
-    typist, keyboard = keys
-    pressed = []
-    for piece in [MARKED[:cut], MARKED[cut:]]:
-        os.write(typist, piece.encode())
-        pressed += keyboard.read_keys()
-    pasted = [key for key in pressed if key.key == Keys.BracketedPaste]
-    assert "".join(key.data for key in pasted) == "a\nb"
-    assert [key.key for key in pressed if key not in pasted] == [*"keys", Keys.Up, "x"]
-    assert pressed.index(pasted[0]) == len("keys")
-
-
-def test_escape_alone_is_a_key(keys: tuple[int, Keyboard]) -> None:
-    """An Escape might begin a paste, so it waits; if nothing follows, it is what was pressed."""
-    typist, keyboard = keys
-    os.write(typist, b"\x1b")
-    assert keyboard.read_keys() == []
-    assert [key.key for key in keyboard.flush_keys()] == [Keys.Escape]
-
-
-def test_a_pause_in_a_paste_does_not_end_it(keys: tuple[int, Keyboard]) -> None:
-    """Half an end mark waits for its other half, however long."""
-    typist, keyboard = keys
-    os.write(typist, b"\x1b[200~a\x1b[2")
-    assert [key.data for key in keyboard.read_keys()] == ["a"]
-    assert keyboard.flush_keys() == []
-    os.write(typist, b"01~b")
-    assert [key.key for key in keyboard.read_keys()] == ["b"]
-
-
 async def test_history_goes_back_over_two_prompts(tmp_path: Path) -> None:
     """Arrow-up finds what was typed at an earlier prompt; file and folder are the user's alone."""
     history = tmp_path / "state" / "trio-upper" / "history"
@@ -467,76 +419,6 @@ async def test_history_goes_back_over_two_prompts(tmp_path: Path) -> None:
     assert history.read_text() == "first\nfirst!\n"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert stat.S_IMODE(history.parent.stat().st_mode) == 0o700
-
-
-def newest(path: Path) -> list[str]:
-    return list(FileHistory(path).load_history_strings())
-
-
-def test_a_history_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    """An existing file with a wider mode becomes the user's alone."""
-    path = tmp_path / "history"
-    path.touch(0o644)
-    FileHistory(path).append_string("secret")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-def test_a_damaged_history_is_read_for_what_it_is(tmp_path: Path) -> None:
-    """Broken bytes, empty lines, a missing end and lines of a megabyte are no errors."""
-    path = tmp_path / "history"
-    path.write_bytes(b"\xff\x00\n\n" + b"x" * 500_000 + b"\nlast")
-    assert newest(path) == ["last", "\udcff\0"]
-
-
-@pytest.mark.parametrize("obstacle", ["directory", "fifo", "file-as-folder", "full"])
-def test_a_history_that_cannot_be_is_none(
-    tmp_path: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever stands in its place, prompting goes on, and what was typed is still in memory."""
-    monkeypatch.setattr(os, "fchmod", lambda fd, mode: None)  # spare the device if this fails
-    path = tmp_path / "history"
-    if obstacle == "directory":
-        path.mkdir()
-    elif obstacle == "fifo":
-        os.mkfifo(path)
-    elif obstacle == "file-as-folder":
-        path.touch()
-        path /= "history"
-    else:
-        path.symlink_to("/dev/full")
-    history = FileHistory(path)
-    assert list(history.load_history_strings()) == []
-    history.append_string("typed")
-    assert history.get_strings() == ["typed"]
-
-
-def test_a_history_linked_to_null_spares_the_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A link to /dev/null means no history; the mode of the device is left alone."""
-    changed: list[int] = []
-    monkeypatch.setattr(os, "fchmod", lambda fd, mode: changed.append(fd))
-    path = tmp_path / "history"
-    path.symlink_to(os.devnull)
-    FileHistory(path).append_string("typed")
-    assert newest(path) == []
-    assert changed == []
-
-
-def test_the_history_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory and in the file the oldest go first, and what is too long never comes."""
-    monkeypatch.setattr(prompt_room, "HISTORY_ENTRIES", 20)
-    monkeypatch.setattr(prompt_room, "HISTORY_BYTES", 100)
-    path = tmp_path / "history"
-    history = FileHistory(path)
-    for n in range(1000):
-        history.append_string(f"{n:04}")
-        assert path.stat().st_size <= 100 + len("0000\n")
-    history.append_string("x" * (prompt_room.LONGEST_EDITED + 1))
-    assert len(history.get_strings()) == 20
-    assert newest(path)[:2] == ["0999", "0998"]
-    path.write_text("".join(f"{n:04}\n" for n in range(30)))
-    assert newest(path) == [f"{n:04}" for n in range(29, 10, -1)]  # the last 100 bytes' whole lines
 
 
 async def test_a_terminal_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:

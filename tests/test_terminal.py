@@ -5,7 +5,6 @@ import select
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 import trio
@@ -22,7 +21,6 @@ from trio_upper.terminal import (
     Talk,
     escape,
     forget_typed,
-    history_path,
 )
 
 DEADLINE = 10
@@ -97,21 +95,6 @@ def test_an_escaper_holds_back_only_a_code_point_that_is_cut() -> None:
     assert escaper.feed(b"A\xf0\x9f\x9a") == "A"
     assert escaper.feed(b"\x80") == "🚀"
     assert escaper.finish() == ""
-
-
-@pytest.mark.parametrize(
-    ("environ", "path"),
-    [
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/u"}, "/state/trio-upper/history"),
-        ({"XDG_STATE_HOME": "", "HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({"XDG_STATE_HOME": "rel", "HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({"HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({}, None),
-    ],
-)
-def test_the_history_is_in_the_state_folder(environ: dict[str, str], path: str | None) -> None:
-    """XDG's folder if it is absolute, else the default below the home, else none."""
-    assert history_path(environ) == (path and Path(path))
 
 
 async def test_each_reply_line_ends_with_its_round_trip_time(autojump_clock: object) -> None:

@@ -10,17 +10,15 @@ Importing this takes a fifth of a second: do it only when there is a terminal to
 
 import asyncio
 import os
-import re
 import select
 import signal
-import stat
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, TypeVarTuple, cast
 
 import trio
 from prompt_toolkit import PromptSession
@@ -31,22 +29,20 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import History, InMemoryHistory
-from prompt_toolkit.input.typeahead import clear_typeahead
-from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 
+from trio_upper.history import LONGEST_EDITED, FileHistory, encoded
+from trio_upper.keyboard import Keyboard
 from trio_upper.terminal import (
-    READ_BYTES,
     HungUp,
     Interrupted,
     PlainConsole,
     Prompt,
     Talk,
     escape,
-    forget_typed,
     saved_terminal,
     silence,
 )
@@ -72,23 +68,6 @@ STOP_SECONDS = 0.2
 
 WRITE_BYTES = 16384
 """Bytes given to the terminal at once: some 0.1 s of the slowest that is in use."""
-
-LONGEST_EDITED = 4096
-"""Characters of one line in the editor and in its history: it draws all of them at every key."""
-
-BURST_CHARACTERS = 32
-"""Characters that arrive at once and are no typing: even a held key comes one at a time."""
-
-HISTORY_ENTRIES = 1000
-"""Lines that arrow-up goes back: bash's default (HISTSIZE is 500 there) twice."""
-
-HISTORY_BYTES = 1024 * 1024
-"""Bytes of the history's file before its older half is dropped."""
-
-PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"  # xterm's bracketed paste mode (2004)
-
-BURST = re.compile(rf"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{{{BURST_CHARACTERS},}}")
-"""Text as it can be pasted: no control characters but tabs and ends of lines."""
 
 
 class Asyncio:
@@ -229,138 +208,6 @@ def unblocked(fd: int) -> Iterator[int]:
         os.close(own)
 
 
-class Keyboard(Vt100Input):
-    """The terminal's input, in which pasted text stays in large pieces, bracketed or not.
-
-    prompt_toolkit takes text apart into keys, some 50 us each, and collects a bracketed paste by
-    adding strings, in time that grows with its square. Here a paste comes as `Keys.BracketedPaste`
-    with each read, and a burst of text is a paste too.
-    """
-
-    def __init__(self, fd: int) -> None:
-        """Read the terminal *fd*, which the caller closes."""
-        super().__init__(open(fd, encoding="utf-8", closefd=False))  # noqa: SIM115 (see closefd)
-        clear_typeahead(self)  # of an earlier prompt on a descriptor of the same number
-        self._pasting = False
-        self._held = ""  # the end of what was read, if a mark may begin there
-        self._after_return = False
-
-    def read_keys(self) -> list[KeyPress]:
-        """Return the keys that were pressed since the last time."""
-        data = self._held + self.stdin_reader.read(READ_BYTES)
-        self._held = ""
-        while data:
-            text, mark, data = data.partition(PASTE_END if self._pasting else PASTE_START)
-            if not mark:
-                text = self._hold(text)
-            self._take(text)
-            if mark:
-                self._pasting = not self._pasting
-        keys, self._buffer = self._buffer, []
-        return keys
-
-    def flush_keys(self) -> list[KeyPress]:
-        """Return the keys of a sequence that was never finished, such as Escape alone."""
-        if not self._pasting:
-            self.vt100_parser.feed(self._held)
-            self._held = ""
-        return super().flush_keys()
-
-    def forget(self) -> None:
-        """Throw away what was typed and not asked for."""
-        self._pasting = False  # its end mark may be in what is thrown away
-        self._held = ""
-        clear_typeahead(self)
-        forget_typed(self.fileno())
-
-    def _hold(self, text: str) -> str:
-        """Return *text* without the beginning of a mark at its end, which is held back."""
-        mark = PASTE_END if self._pasting else PASTE_START
-        sizes = range(len(mark) - 1, 0, -1)
-        size = next((size for size in sizes if text.endswith(mark[:size])), 0)
-        self._held = text[len(text) - size :]
-        return text[: len(text) - size]
-
-    def _take(self, text: str) -> None:
-        if text and (self._pasting or BURST.fullmatch(text)):
-            self._buffer.append(KeyPress(Keys.BracketedPaste, self._lines(text)))
-        else:
-            self._after_return = False
-            self.vt100_parser.feed(text)
-
-    def _lines(self, text: str) -> str:
-        """Return pasted *text* with newlines only; a CRLF may be cut between two pieces."""
-        if self._after_return:
-            text = text.removeprefix("\n")
-        self._after_return = text.endswith("\r")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-class FileHistory(History):
-    """Lines typed before, one a line in a file for the user alone; never a reason to fail.
-
-    A file that cannot be read or written is as good as none, and damage in it is text like any
-    other. The file is opened anew for each line: two clients may share it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def append_string(self, string: str) -> None:
-        """Add *string*, and forget the oldest in memory if there are too many."""
-        super().append_string(string)
-        del self._loaded_strings[HISTORY_ENTRIES:]
-
-    def load_history_strings(self) -> Iterable[str]:
-        """Return what the file holds, the newest first."""
-        try:
-            with self._open() as file:
-                return reversed(_last_entries(file, HISTORY_BYTES))
-        except OSError:
-            return []
-
-    def store_string(self, string: str) -> None:
-        """Append *string* to the file; drop the older half first if it is full."""
-        if len(string) > LONGEST_EDITED:
-            return
-        with suppress(OSError), self._open() as file:
-            if file.seek(0, os.SEEK_END) > HISTORY_BYTES:
-                kept = _last_entries(file, HISTORY_BYTES // 2)
-                file.truncate(0)
-                file.writelines(_encoded(line) + b"\n" for line in kept)
-            file.write(_encoded(string) + b"\n")
-
-    def _open(self) -> BinaryIO:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return open(self._path, "a+b", opener=_open_private)  # Path.open has no opener
-
-
-def _open_private(path: str, flags: int) -> int:
-    """Open a file for the user alone, even if it was there before with another mode.
-
-    A FIFO of that name must not hold up the prompt (O_NONBLOCK), and a link to /dev/null, which
-    people set to have no history, must not change the mode of the device.
-    """
-    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        os.fchmod(fd, 0o600)
-    return fd
-
-
-def _last_entries(file: BinaryIO, limit: int) -> list[str]:
-    """Return the entries in the last *limit* bytes, the oldest first."""
-    start = max(0, file.seek(0, os.SEEK_END) - limit)
-    file.seek(start)
-    lines = file.read(limit).decode("utf-8", "surrogateescape").split("\n")
-    whole = lines[1:] if start else lines
-    return [line for line in whole if 0 < len(line) <= LONGEST_EDITED][-HISTORY_ENTRIES:]
-
-
-def _encoded(line: str) -> bytes:
-    return line.encode("utf-8", "surrogateescape")
-
-
 class Entry:
     """Messages as they are typed: each line is echoed above the prompt and handed over.
 
@@ -383,7 +230,7 @@ class Entry:
 
     def accept(self, buffer: Buffer) -> bool:
         """Hand over the line in *buffer*; False, so that the next one starts empty."""
-        self._echo(f"{self.label()}{escape(_encoded(buffer.text))}\n")
+        self._echo(f"{self.label()}{escape(encoded(buffer.text))}\n")
         line = self.line(buffer)
         if self._held:
             self._held.clear()
@@ -393,7 +240,7 @@ class Entry:
 
     def line(self, buffer: Buffer) -> bytes:
         """Return the line as it is now, with what is in *buffer*."""
-        return _encoded("".join(self._held) + buffer.text)
+        return encoded("".join(self._held) + buffer.text)
 
     def hold(self, buffer: Buffer) -> None:
         """Take what is before the cursor out of the editor, as the start of the line."""

@@ -10,9 +10,8 @@ import os
 import re
 import termios
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Protocol, final
 
 import trio
@@ -87,17 +86,6 @@ class Escaper:
     def finish(self) -> str:
         """Return what was held back, escaped as the bytes that it is; start anew."""
         return escape(self._decoder.decode(b"", final=True))
-
-
-def history_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where what was typed is kept between runs; None if there is no place for it.
-
-    The user's state folder: https://specifications.freedesktop.org/basedir-spec/latest/
-    """
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the specification: a relative path is invalid, ignore it
-        state = Path(environ.get("HOME", ""), ".local", "state")
-    return state / "trio-upper" / "history" if state.is_absolute() else None
 
 
 @contextmanager

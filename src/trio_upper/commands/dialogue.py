@@ -14,8 +14,9 @@ from trio_upper.commands.client import Options, dial, explain, hold, quote
 from trio_upper.commands.signals import end_by, until_signal
 from trio_upper.dial import Target, parse_target, split_host
 from trio_upper.failures import CannotConnect
+from trio_upper.history import history_path
 from trio_upper.prompt import open_prompt
-from trio_upper.terminal import HungUp, Interrupted, Prompt, Talk, history_path
+from trio_upper.terminal import HungUp, Interrupted, Prompt, Talk
 
 T = TypeVar("T")
 
