@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from descriptor_ends import Descriptors
+
 # Its deadline for an example would measure what else the machine does.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -19,3 +21,11 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def fds() -> Iterator[Descriptors]:
+    """Descriptors that are closed after the test."""
+    fds = Descriptors()
+    yield fds
+    fds.close_all()

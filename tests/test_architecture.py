@@ -48,7 +48,8 @@ ALLOWED = {
     "ping": {"failures", "latency", "protocol"},
     "bench": {"latency", "ping"},
     # People, files and terminals.
-    "stdio": set(),
+    "descriptor_io": set(),
+    "stdio": {"descriptor_io"},
     "terminal": set(),
     "keyboard": {"terminal"},
     "history": set(),

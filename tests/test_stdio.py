@@ -2,30 +2,36 @@
 
 import errno
 import os
-import pty
 import resource
-import select
 import socket
 import struct
 import subprocess
 import sys
-import termios
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import trio
-from trio.testing import check_one_way_stream, wait_all_tasks_blocked
+from trio.testing import check_one_way_stream
 
+from descriptor_ends import (
+    MUCH,
+    SOON,
+    Descriptors,
+    Ends,
+    drain,
+    file,
+    in_background,
+    no_thread_left,
+    pipe,
+    screen,
+    sockets,
+    terminal,
+)
 from trio_upper import stdio
+from trio_upper.descriptor_io import FILE_BEHIND, FILE_PIECE, PIPE_SIZE, Data
 from trio_upper.stdio import (
-    FILE_BEHIND,
-    FILE_PIECE,
-    PIPE_SIZE,
     Input,
     InputError,
     Output,
@@ -34,74 +40,6 @@ from trio_upper.stdio import (
     open_input,
     open_output,
 )
-
-# What must happen at once may take this long on a busy machine; seconds.
-SOON = 10.0
-
-# More than any pipe, socket or terminal here holds, in bytes.
-MUCH = b"0123456789abcdef" * 128 * 1024
-
-
-class Ends(NamedTuple):
-    """Two connected descriptors: what is written to `write` can be read from `read`."""
-
-    read: int
-    write: int
-
-
-class Descriptors:
-    """Descriptors of a test, each closed once: by the test, or after it."""
-
-    def __init__(self) -> None:
-        self._open: list[int] = []
-
-    def keep(self, fd: int) -> int:
-        self._open.append(fd)
-        return fd
-
-    def ends(self, read: int, write: int) -> Ends:
-        return Ends(self.keep(read), self.keep(write))
-
-    def close(self, fd: int) -> None:
-        self._open.remove(fd)
-        os.close(fd)
-
-    def close_all(self) -> None:
-        for fd in self._open:
-            os.close(fd)
-
-
-@pytest.fixture
-def fds() -> Iterator[Descriptors]:
-    fds = Descriptors()
-    yield fds
-    fds.close_all()
-
-
-def pipe(fds: Descriptors) -> Ends:
-    return fds.ends(*os.pipe())
-
-
-def sockets(fds: Descriptors) -> Ends:
-    return fds.ends(*(end.detach() for end in socket.socketpair()))
-
-
-def terminal(fds: Descriptors) -> Ends:
-    """A terminal, and the descriptor at which somebody types, without echo."""
-    master, slave = pty.openpty()
-    attributes = termios.tcgetattr(slave)
-    attributes[3] &= ~termios.ECHO
-    termios.tcsetattr(slave, termios.TCSANOW, attributes)
-    return fds.ends(slave, master)
-
-
-def screen(fds: Descriptors) -> Ends:
-    """A terminal, and the descriptor that reads what is shown, byte for byte."""
-    master, slave = pty.openpty()
-    attributes = termios.tcgetattr(slave)
-    attributes[1] &= ~termios.OPOST
-    termios.tcsetattr(slave, termios.TCSANOW, attributes)
-    return fds.ends(master, slave)
 
 
 @pytest.fixture
@@ -114,50 +52,6 @@ def cannot_reopen(monkeypatch: pytest.MonkeyPatch) -> None:
 def cannot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     monkeypatch.setattr(stdio, "CAN_WAIT", False)
-
-
-def file(fds: Descriptors, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    return fds.keep(os.open(path, flags, 0o600))
-
-
-@asynccontextmanager
-async def in_background(job: Callable[[], Awaitable[object]]) -> AsyncIterator[trio.CancelScope]:
-    """Have `job` block, then run the block; leaving the block waits for its end."""
-    with trio.fail_after(SOON):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(job)
-            await wait_all_tasks_blocked()
-            yield nursery.cancel_scope
-
-
-async def drain(fd: int, size: int) -> bytes:
-    """Read that many bytes, in a thread, as another process would."""
-
-    def read() -> bytes:
-        data = b""
-        while len(data) < size:
-            data += os.read(fd, size)
-        return data
-
-    return await trio.to_thread.run_sync(read)
-
-
-async def wait(event: threading.Event) -> None:
-    assert await trio.to_thread.run_sync(event.wait, SOON)
-
-
-async def no_thread_left(stream: Input | Output) -> None:
-    """Wait for a thread that was left behind: it shall not find its number to be a later test's."""
-
-    def left() -> bool:
-        if isinstance(stream, Output):
-            return isinstance(stream._sink, stdio._ThreadSink) and stream._sink._working
-        source = stream._source
-        return isinstance(source, stdio._ThreadSource) and source._limiter.borrowed_tokens > 0
-
-    with trio.fail_after(SOON):
-        while left():
-            await wait_all_tasks_blocked()
 
 
 async def read_all(stream: Input) -> bytes:
@@ -221,28 +115,6 @@ async def test_cancelled_input_loses_nothing(ends: Ends) -> None:
             os.write(ends.write, b"hello\n")
 
 
-async def test_only_one_thread_reads(
-    fds: Descriptors, cannot_wait: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often a read is cancelled, one thread is left behind, and its bytes are not lost."""
-    reads = []
-    really = stdio._read_blocking
-
-    def read(fd: int, size: int) -> bytes:
-        reads.append(size)
-        return really(fd, size)
-
-    monkeypatch.setattr(stdio, "_read_blocking", read)
-    ends = pipe(fds)
-    async with await open_input(ends.read) as stream:
-        for _ in range(3):
-            async with in_background(stream.receive_some) as waiting:
-                waiting.cancel()
-        os.write(ends.write, b"hello")
-        assert await stream.receive_some() == b"hello"
-    assert len(reads) == 1
-
-
 @pytest.mark.parametrize(("make", "handicap"), WAITING)
 async def test_closing_wakes_who_waits_for_input(ends: Ends) -> None:
     """Closing the stream makes a waiting `receive_some` raise, and every later one."""
@@ -258,34 +130,6 @@ async def test_closing_wakes_who_waits_for_input(ends: Ends) -> None:
     await receive()
     os.write(ends.write, b"\n")
     await no_thread_left(stream)
-
-
-async def test_input_closed_just_before_it_is_ready(
-    fds: Descriptors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader that was woken, and finds the stream closed, does not read from the old number."""
-    stream = await open_input(pipe(fds).read)
-
-    async def wake(fd: int) -> None:
-        await stream.aclose()
-
-    monkeypatch.setattr(trio.lowlevel, "wait_readable", wake)
-    with pytest.raises(trio.ClosedResourceError):
-        await stream.receive_some()
-
-
-async def test_output_closed_just_before_it_is_ready(
-    fds: Descriptors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A writer that was woken, and finds the stream closed, does not write to the old number."""
-    stream = open_output(pipe(fds).write)
-
-    async def wake(fd: int) -> None:
-        await stream.aclose()
-
-    monkeypatch.setattr(trio.lowlevel, "wait_writable", wake)
-    with pytest.raises(trio.ClosedResourceError):
-        await stream.send_all(MUCH)
 
 
 @pytest.mark.parametrize(("make", "handicap"), WAITING)
@@ -451,30 +295,6 @@ async def test_names(fds: Descriptors, monkeypatch: pytest.MonkeyPatch) -> None:
             await stream.receive_some()
 
 
-async def test_somebody_elses_nonblocking_input(
-    fds: Descriptors, cannot_wait: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where only a thread can wait, it does so even if others have set O_NONBLOCK."""
-    read, write = pipe(fds)
-    os.set_blocking(read, False)
-    waiting = threading.Event()
-    really = select.select
-
-    def wait_too(reading: list[int], writing: list[int], failing: list[int]) -> None:
-        waiting.set()
-        really(reading, writing, failing)
-
-    monkeypatch.setattr(select, "select", wait_too)
-    async with await open_input(read) as stream:
-
-        async def receive() -> None:
-            assert await stream.receive_some() == b"hello"
-
-        async with in_background(receive):
-            await wait(waiting)
-            os.write(write, b"hello")
-
-
 async def test_wide_pipe(fds: Descriptors) -> None:
     """A pipe holds more after it was opened, and never less."""
     fcntl = pytest.importorskip("fcntl")
@@ -498,7 +318,7 @@ BLOCKING = [
 
 @pytest.mark.parametrize(("make", "handicap"), BLOCKING)
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_all_is_written(ends: Ends, kind: Callable[[bytes], stdio.Data]) -> None:
+async def test_all_is_written(ends: Ends, kind: Callable[[bytes], Data]) -> None:
     """`send_all` writes everything, however little at a time the other side takes."""
     async with open_output(ends.write) as stream:
 
@@ -587,17 +407,6 @@ async def test_waiting_for_room(fds: Descriptors) -> None:
             os.read(read, PIPE_SIZE)
 
 
-async def test_somebody_elses_nonblocking_output(fds: Descriptors, cannot_wait: None) -> None:
-    """Where only a thread can wait, it does so even if others have set O_NONBLOCK."""
-    read, write = pipe(fds)
-    os.set_blocking(write, False)
-    async with (
-        open_output(write) as stream,
-        in_background(partial(stream.send_all, MUCH)),
-    ):
-        assert await drain(read, len(MUCH)) == MUCH
-
-
 async def test_full_disk(fds: Descriptors) -> None:
     """A full disk is one sentence, stays so, and closing does not say it again."""
     async with open_output(file(fds, Path("/dev/full"))) as stream:
@@ -662,130 +471,6 @@ async def test_file_that_may_not_grow(fds: Descriptors, tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_size == 1000
 
 
-async def test_error_of_a_file_system_at_the_close(
-    fds: Descriptors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a network file system tells only when a descriptor is closed is told, too."""
-
-    def fail(fd: int) -> None:
-        raise OSError(errno.EDQUOT, "")
-
-    stream = open_output(file(fds, tmp_path / "out"))
-    await stream.send_all(b"x")
-    monkeypatch.setattr(stdio, "_close_duplicate", fail)
-    with pytest.raises(OutputError, match="your disk quota is used up; "):
-        await stream.aclose()
-
-
-class Disk:
-    """Stands for what a thread writes to: slow until `go_on` is set, and full after `room` writes.
-
-    `begun` is set when the thread writes, `ended` when it has nothing more to do.
-    """
-
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.room = 100
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-        self.ended = threading.Event()
-
-    def write(self, fd: int, data: bytes) -> None:
-        self.begun.set()
-        assert self.go_on.wait(SOON)
-        if len(self.written) == self.room:
-            raise OSError(errno.ENOSPC, "")
-        self.written.append(data)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    disk = Disk()
-    work = stdio._ThreadSink._work
-
-    def work_and_tell(sink: stdio._ThreadSink, token: trio.lowlevel.TrioToken) -> None:
-        work(sink, token)
-        disk.ended.set()
-
-    monkeypatch.setattr(stdio, "_write_blocking", disk.write)
-    monkeypatch.setattr(stdio._ThreadSink, "_work", work_and_tell)
-    yield disk
-    disk.go_on.set()
-    assert disk.ended.wait(SOON)
-
-
-async def test_output_to_a_slow_disk_is_bounded(
-    fds: Descriptors, tmp_path: Path, disk: Disk
-) -> None:
-    """`send_all` runs ahead of a slow disk as far as it may, and no further."""
-    async with open_output(file(fds, tmp_path / "out")) as stream:
-        with trio.fail_after(SOON):
-            await stream.send_all(bytes(FILE_BEHIND - 1))
-            await stream.send_all(b"x")
-            await stream.wait_send_all_might_not_block()
-        async with in_background(partial(stream.send_all, b"y")):
-            assert not disk.written
-            disk.go_on.set()
-    assert b"".join(disk.written) == bytes(FILE_BEHIND - 1) + b"xy"
-
-
-async def test_cancelled_closing_drops_what_is_not_begun(
-    fds: Descriptors, tmp_path: Path, disk: Disk
-) -> None:
-    """Whoever does not wait for a slow disk gives up what it has not begun to write."""
-    stream = open_output(file(fds, tmp_path / "out"))
-    await stream.send_all(b"begun")
-    await wait(disk.begun)
-    await stream.send_all(b"not begun")
-    async with in_background(stream.aclose) as closing:
-        closing.cancel()
-    disk.go_on.set()
-    await wait(disk.ended)
-    assert disk.written == [b"begun"]
-
-
-async def test_late_error_told_by_the_closing(fds: Descriptors, tmp_path: Path, disk: Disk) -> None:
-    """What fails after `send_all` has returned is told by the closing."""
-    disk.room = 0
-    stream = open_output(file(fds, tmp_path / "out"))
-    await stream.send_all(b"lost")
-    disk.go_on.set()
-    with pytest.raises(OutputError, match="the disk is full"):
-        await stream.aclose()
-
-
-async def test_late_error_told_by_the_next_send_all(
-    fds: Descriptors, tmp_path: Path, disk: Disk
-) -> None:
-    """What fails after `send_all` has returned is told by the next one, and not by the closing."""
-    disk.room = 0
-    async with open_output(file(fds, tmp_path / "out")) as stream:
-        await stream.send_all(b"lost")
-        disk.go_on.set()
-        await wait(disk.ended)
-        disk.room = 100
-        with pytest.raises(OutputError, match="the disk is full"):
-            await stream.send_all(b"would leave a gap")
-        await no_thread_left(stream)
-    assert disk.written == []
-
-
-def test_thread_that_outlives_the_run(fds: Descriptors, tmp_path: Path, disk: Disk) -> None:
-    """A stream that nobody closes is written to its end, also if Trio has ended by then."""
-
-    async def leave() -> None:
-        stream = open_output(file(fds, tmp_path / "out"))
-        await stream.send_all(b"begun")
-        await wait(disk.begun)
-        async with in_background(partial(stream.send_all, bytes(FILE_BEHIND))) as waiting:
-            waiting.cancel()
-
-    trio.run(leave)
-    disk.go_on.set()
-    assert disk.ended.wait(SOON)
-    assert disk.written == [b"begun", bytes(FILE_BEHIND)]
-
-
 # Trio's own rules for streams
 
 
@@ -795,7 +480,7 @@ class Broken(trio.abc.SendStream):
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    async def send_all(self, data: stdio.Data) -> None:
+    async def send_all(self, data: Data) -> None:
         try:
             await self._output.send_all(data)
         except OutputError as error:

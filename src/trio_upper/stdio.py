@@ -11,9 +11,6 @@ belongs to the open file description, which other processes share. So each kind 
 | socket | `recv` with MSG_DONTWAIT | `send` with MSG_DONTWAIT |
 | file, `/dev/null`, all else | by a thread: epoll refuses these | by a thread, up to 1 MiB late |
 | closed | is at its end | raises `OutputError` |
-
-The threads call `os.read` and `os.write`. One that waits inside `sys.stdin.buffer` holds a lock
-that the interpreter wants at its exit: left behind, it aborts the process (CPython issue 86883).
 """
 
 import errno
@@ -22,47 +19,23 @@ import select
 import socket
 import stat
 import sys
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Protocol, final
+from typing import final
 
 import trio
 
-Data = bytes | bytearray | memoryview
-
-FILE_PIECE = 1024 * 1024
-"""Bytes for one read of a file.
-
-A hop to a thread and back takes some 0.1 ms whatever it reads: 64 KiB make 0.5 GB/s, 256 KiB 1.5,
-1 MiB 4.7, 4 MiB 8.8. Beyond 1 MiB a client only becomes larger, its connection is no faster.
-preadv2(2) with RWF_NOWAIT needs no thread for what is cached (10 GB/s); that did not show in a
-whole transfer either, and tmpfs refuses it.
-"""
-
-PIPE_SIZE = 256 * 1024
-"""Bytes that a pipe shall hold, and for one read of anything but a file.
-
-Linux gives a pipe 64 KiB, over which both sides keep falling asleep: 1.1 GB/s. 256 KiB make 3.4
-for a fifth of our CPU time, and 1 MiB no more. A user may have 64 MiB in pipes (pipe(7),
-pipe-user-pages-soft), which are 256 of these.
-"""
-
-FILE_BEHIND = 1024 * 1024
-"""Bytes of a file's output that may be unwritten when `send_all` returns.
-
-Waiting for the thread after each 64 KiB, as they come from a connection, makes 0.4 GB/s; leaving
-them to it 2 GB/s, for half of the CPU time. 4 MiB are a little faster, and more to lose when the
-process is killed.
-"""
-
-WRITE_PIECE = 256 * 1024
-"""Bytes for one write by a thread: ext4 needs up to twice the time for the same in larger pieces.
-
-It is also all that a thread writes after it was left behind.
-"""
+from trio_upper.descriptor_io import (
+    PIPE_SIZE,
+    Data,
+    ReadySink,
+    ReadySource,
+    Sink,
+    Source,
+    ThreadSink,
+    ThreadSource,
+)
 
 # Device numbers, from the kernel's Documentation/admin-guide/devices.txt: reopening this one would
 # make a new terminal instead.
@@ -149,7 +122,7 @@ class Input(trio.abc.ReceiveStream):
     still reads, the next call returns, and the process's exit does not wait for it.
     """
 
-    def __init__(self, fd: int, source: "_Source", size: int | None) -> None:
+    def __init__(self, fd: int, source: Source, size: int | None) -> None:
         #: How many bytes there were to read when it was opened; None if nobody knows (a pipe).
         self.size = size
         self._fd = fd
@@ -187,14 +160,14 @@ class Input(trio.abc.ReceiveStream):
 class Output(trio.abc.SendStream):
     """What `open_output` returns."""
 
-    def __init__(self, fd: int, sink: "_Sink") -> None:
+    def __init__(self, fd: int, sink: Sink) -> None:
         self._fd = fd
         self._sink = sink
         self._turn = _Turn()
         self._failed = False
 
     async def send_all(self, data: Data) -> None:
-        """Write all of `data`. To a file, the last `FILE_BEHIND` bytes are still on their way then.
+        """Write all of `data`; to a file, `descriptor_io.FILE_BEHIND` bytes may be late.
 
         Raises `OutputClosed`, `OutputError` (for a file perhaps about what was sent before), and
         what `trio.abc.SendStream` names for a stream in use or closed. If it is cancelled, some of
@@ -260,58 +233,36 @@ class _Turn:
         self.busy = False
 
 
-class _Source(Protocol):
-    """One way of reading; only one task at a time calls it."""
-
-    piece: int
-
-    async def read(self, max_bytes: int) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-class _Sink(Protocol):
-    """One way of writing; only one task at a time calls it, except for `close`."""
-
-    async def write(self, data: Data) -> None: ...
-
-    async def wait_for_room(self) -> None: ...
-
-    async def finish(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _source(fd: int) -> _Source:
+def _source(fd: int) -> Source:
     if not _is_open(fd):
-        return _ReadySource(-1, lambda _: b"", _nothing)
+        return ReadySource(-1, lambda _: b"", _nothing)
     mode = os.fstat(fd).st_mode
     if not CAN_WAIT or not _is_open_for(fd, os.O_RDONLY):
-        return _ThreadSource(fd)
+        return ThreadSource(fd)
     if stat.S_ISSOCK(mode):
         ours = socket.socket(fileno=os.dup(fd))
         receive = partial(_receive_now, ours)
-        return _ReadySource(ours.fileno(), receive, ours.close)
+        return ReadySource(ours.fileno(), receive, ours.close)
     if stat.S_ISFIFO(mode) or os.isatty(fd):
         again = _reopen(fd, os.O_RDONLY)
         if again is None:
-            return _ReadySource(fd, partial(_read_if_ready, fd), _nothing)
-        return _ReadySource(again, partial(os.read, again), partial(os.close, again))
-    return _ThreadSource(fd)
+            return ReadySource(fd, partial(_read_if_ready, fd), _nothing)
+        return ReadySource(again, partial(os.read, again), partial(os.close, again))
+    return ThreadSource(fd)
 
 
-def _sink(fd: int) -> _Sink:
+def _sink(fd: int) -> Sink:
     if not _is_open(fd):
-        return _ThreadSink(-1)  # writing to it fails with EBADF, as it must
+        return ThreadSink(-1)  # writing to it fails with EBADF, as it must
     mode = os.fstat(fd).st_mode
     if CAN_WAIT and stat.S_ISSOCK(mode):
         ours = socket.socket(fileno=os.dup(fd))
-        return _ReadySink(ours.fileno(), partial(_send_now, ours), ours.close)
+        return ReadySink(ours.fileno(), partial(_send_now, ours), ours.close)
     if CAN_WAIT and stat.S_ISFIFO(mode) and _is_open_for(fd, os.O_WRONLY):
         again = _reopen(fd, os.O_WRONLY)
         if again is not None:
-            return _ReadySink(again, partial(os.write, again), partial(os.close, again))
-    return _ThreadSink(fd, is_file=stat.S_ISREG(mode))
+            return ReadySink(again, partial(os.write, again), partial(os.close, again))
+    return ThreadSink(fd, is_file=stat.S_ISREG(mode))
 
 
 def _is_open(fd: int) -> bool:
@@ -373,29 +324,6 @@ def _widen(fd: int) -> None:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
 
-def _read_blocking(fd: int, size: int) -> bytes:
-    while True:
-        try:
-            return os.read(fd, size)
-        except BlockingIOError:  # somebody left O_NONBLOCK set
-            select.select([fd], [], [])
-
-
-def _write_blocking(fd: int, data: bytes) -> None:
-    with memoryview(data) as view:
-        written = 0
-        while written < len(view):
-            try:
-                written += os.write(fd, view[written : written + WRITE_PIECE])
-            except BlockingIOError:  # somebody left O_NONBLOCK set
-                select.select([], [fd], [])
-
-
-def _close_duplicate(fd: int) -> None:
-    """Raise what a network file system could not write: close(2) tells, also of a duplicate."""
-    os.close(os.dup(fd))
-
-
 def _nothing() -> None:
     """Close nothing: the descriptor is the caller's."""
 
@@ -416,207 +344,3 @@ def _read_if_ready(fd: int, size: int) -> bytes:
     if not select.select([fd], [], [], 0)[0]:
         raise BlockingIOError
     return os.read(fd, size)
-
-
-class _ReadySource:
-    """Reads what is there; Trio waits if nothing is.
-
-    `read` raises BlockingIOError then. It is tried before waiting: epoll never wakes a reader that
-    opened a FIFO after its last writer had left (`fifo_open` in Linux), but reading gives the end.
-    """
-
-    piece = PIPE_SIZE
-
-    def __init__(self, fd: int, read: Callable[[int], bytes], close: Callable[[], object]) -> None:
-        self._fd = fd
-        self._read = read
-        self._close = close
-        self._closed = False
-
-    async def read(self, max_bytes: int) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not self._closed:  # once it is, the number may be another's
-            try:
-                return self._read(max_bytes)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._fd)
-        raise trio.ClosedResourceError("this stream was closed")
-
-    def close(self) -> None:
-        self._closed = True
-        trio.lowlevel.notify_closing(self._fd)
-        self._close()
-
-
-class _ThreadSource:
-    """Reads in a thread, which is left to itself when the task is cancelled.
-
-    What such a thread still reads is kept for the next call, and the limiter has that one wait for
-    it, so that nothing is lost or out of order and no second thread piles up behind it.
-    """
-
-    piece = FILE_PIECE
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._kept: bytes | None = None
-        self._limiter = trio.CapacityLimiter(1)
-        self._reading = trio.CancelScope()
-
-    async def read(self, max_bytes: int) -> bytes:
-        with trio.CancelScope() as self._reading:
-            data = await trio.to_thread.run_sync(
-                self._fetch, max_bytes, abandon_on_cancel=True, limiter=self._limiter
-            )
-            self._kept = data[max_bytes:] or None
-            return data[:max_bytes]
-        raise trio.ClosedResourceError("this stream was closed")
-
-    def _fetch(self, max_bytes: int) -> bytes:
-        if self._kept is None:
-            self._kept = _read_blocking(self._fd, max_bytes)
-        return self._kept
-
-    def close(self) -> None:
-        self._reading.cancel()
-
-
-class _ReadySink:
-    """Writes what there is room for; Trio waits when there is none.
-
-    `write` returns how many bytes it took, or raises BlockingIOError.
-    """
-
-    def __init__(
-        self, fd: int, write: Callable[[memoryview], int], close: Callable[[], object]
-    ) -> None:
-        self._fd = fd
-        self._write = write
-        self._close = close
-        self._closed = False
-
-    async def write(self, data: Data) -> None:
-        await trio.lowlevel.checkpoint()
-        with memoryview(data) as view:
-            written = 0
-            while written < len(view):
-                written += self._write_some(view[written:])
-                if written < len(view):
-                    await trio.lowlevel.wait_writable(self._fd)
-
-    def _write_some(self, data: memoryview) -> int:
-        if self._closed:  # the number may be another's by now
-            raise trio.ClosedResourceError("this stream was closed")
-        with data, suppress(BlockingIOError):
-            return self._write(data)
-        return 0
-
-    async def wait_for_room(self) -> None:
-        await trio.lowlevel.wait_writable(self._fd)
-
-    async def finish(self) -> None:
-        """Do nothing: all is written when `write` returns."""
-
-    def close(self) -> None:
-        self._closed = True
-        trio.lowlevel.notify_closing(self._fd)
-        self._close()
-
-
-class _ThreadSink:
-    """Writes in a thread, which is left to itself when the task is cancelled.
-
-    A thread runs while there is something to write. `write` adds to that and, for a file, goes on
-    when no more than `FILE_BEHIND` bytes are left; else, when none is, so that what is printed
-    afterwards elsewhere comes afterwards on a terminal, too.
-    """
-
-    def __init__(self, fd: int, *, is_file: bool = False) -> None:
-        self._fd = fd
-        self._is_file = is_file
-        self._behind = FILE_BEHIND if is_file else 0
-        self._progress = trio.Event()  # set when the thread tells, and then replaced
-        self._lock = threading.Lock()  # held for all that follows
-        self._pieces: list[bytes] = []  # what the thread has not taken yet
-        self._unwritten = 0  # bytes, with those that it has taken
-        self._working = False  # whether there is a thread
-        self._watched = False  # whether it shall tell
-        self._failure: Exception | None = None
-        self._closed = False
-
-    async def write(self, data: Data) -> None:
-        await trio.lowlevel.checkpoint()
-        piece = bytes(data)  # a copy, unless it is bytes: the caller may use its buffer again
-        if self._add(piece):
-            token = trio.lowlevel.current_trio_token()
-            trio.lowlevel.start_thread_soon(partial(self._work, token), lambda _: None)
-        await self._wait_until_left(self._behind)
-
-    def _add(self, piece: bytes) -> bool:
-        """Leave `piece` to the thread; return whether one is to be started."""
-        with self._lock:
-            if not piece or self._failure is not None:
-                return False
-            self._pieces.append(piece)
-            self._unwritten += len(piece)
-            start, self._working = not self._working, True
-            return start
-
-    async def wait_for_room(self) -> None:
-        await trio.lowlevel.checkpoint()
-        await self._wait_until_left(self._behind)
-
-    async def finish(self) -> None:
-        await self._wait_until_left(0)
-        if self._is_file:
-            await trio.to_thread.run_sync(_close_duplicate, self._fd, abandon_on_cancel=True)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            self._pieces.clear()
-        self._wake()
-
-    async def _wait_until_left(self, unwritten: int) -> None:
-        while self._watch(unwritten):
-            await self._progress.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def _watch(self, unwritten: int) -> bool:
-        """Return whether there is something to wait for; if so, have the thread tell."""
-        with self._lock:
-            if self._closed:
-                raise trio.ClosedResourceError("this stream was closed")
-            self._watched = self._unwritten > unwritten and self._failure is None
-            return self._watched
-
-    def _wake(self) -> None:
-        self._progress.set()
-        self._progress = trio.Event()
-
-    def _work(self, token: trio.lowlevel.TrioToken) -> None:
-        """Write until nothing is left. Runs in the thread, as does all that it calls."""
-        try:
-            while pieces := self._take():
-                data = b"".join(pieces)
-                _write_blocking(self._fd, data)
-                self._tell(token, len(data))
-        except Exception as error:  # whatever it is, the task that waits must hear of it
-            with self._lock:
-                self._failure, self._working = error, False
-            self._tell(token, 0)
-
-    def _take(self) -> list[bytes]:
-        with self._lock:
-            pieces, self._pieces = self._pieces, []
-            self._working = bool(pieces)
-            return pieces
-
-    def _tell(self, token: trio.lowlevel.TrioToken, written: int) -> None:
-        with self._lock:
-            self._unwritten -= written
-            watched, self._watched = self._watched, False
-        if watched:
-            with suppress(trio.RunFinishedError):  # the task was cancelled and all is over
-                token.run_sync_soon(self._wake)
