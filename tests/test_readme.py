@@ -240,3 +240,11 @@ def test_what_is_pointed_to_is_there() -> None:
     headings = re.findall(r"^#+ (.+)", README, flags=re.MULTILINE)
     for anchor in re.findall(r"\]\(#([^)]+)\)", README):
         assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_figures_are_those_of_the_page() -> None:
+    """What is said of speed was measured, in one run, by the command that stands beside it."""
+    page = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    rows = [line for line in section("## How fast it is").splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert "\n".join(rows) in page

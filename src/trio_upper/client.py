@@ -74,7 +74,7 @@ async def converse(
     Error handling: whatever happens to `stream` becomes part of the `Outcome`. What `source` and
     `sink` raise escapes, in an `ExceptionGroup`, and ends both tasks.
     """
-    reuse_large_blocks(2 * RECEIVE_BYTES)
+    reuse_large_blocks(4 * RECEIVE_BYTES)  # what is sent is of twice that size, if it is a file
     conversation = _Conversation(stream, source, sink, reply_timeout or math.inf)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(conversation.send)

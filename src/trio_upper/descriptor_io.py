@@ -16,11 +16,12 @@ import trio
 
 Data = bytes | bytearray | memoryview
 
-FILE_PIECE = 1024 * 1024
+FILE_PIECE = 2 * 1024 * 1024
 """Bytes for one read of a file.
 
 A hop to a thread and back takes some 0.1 ms whatever it reads: 64 KiB make 0.5 GB/s, 256 KiB 1.5,
-1 MiB 4.7, 4 MiB 8.8. Beyond 1 MiB a client only becomes larger, its connection is no faster.
+1 MiB 4.7, 4 MiB 8.8. A whole transfer takes a tenth less CPU time with 2 MiB than with 1, and no
+less with 4, with which a client becomes twice as large where the text is not ASCII.
 preadv2(2) with RWF_NOWAIT needs no thread for what is cached (10 GB/s); that did not show in a
 whole transfer either, and tmpfs refuses it.
 """
