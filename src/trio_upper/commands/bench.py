@@ -79,8 +79,7 @@ async def _run(target: Target, options: Options) -> int | signal.Signals:
 
 async def _run_shown(bench: Bench) -> None:
     """Run the load, with its progress on standard error if that is a terminal."""
-    at_terminal = sys.stderr is not None and sys.stderr.isatty()
-    with _open_progress() if at_terminal else nullcontext() as progress:
+    with _open_progress() if is_terminal(sys.stderr) else nullcontext() as progress:
         async with trio.open_nursery() as nursery:
             if progress is not None:
                 nursery.start_soon(_show_progress, bench, progress)

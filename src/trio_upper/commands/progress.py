@@ -6,6 +6,8 @@ from typing import Self
 
 import trio
 
+from trio_upper.commands import is_terminal
+
 # A transfer is long, and worth a line, after so many seconds; the line is drawn anew so often.
 LONG = 2.0
 REFRESH = 0.25
@@ -13,9 +15,7 @@ REFRESH = 0.25
 
 def is_wanted() -> bool:
     """Whether standard error is a terminal, and the replies do not go to one as well."""
-    streams = (sys.stderr, sys.stdout)
-    shown, replies = (stream is not None and stream.isatty() for stream in streams)
-    return shown and not replies
+    return is_terminal(sys.stderr) and not is_terminal(sys.stdout)
 
 
 class Meter:
