@@ -18,7 +18,7 @@ OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # What flake8-async finds and ruff does not know.
 MISSING_IN_RUFF = "ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC113,ASYNC120"
-CODE = ["src", "tests", "benchmarks", "gates", "docs", "noxfile.py"]
+CODE = ["src", "tests", "benchmarks", "tools", "noxfile.py"]
 
 
 def install_group(session: nox.Session, group: str, *more: str) -> None:
@@ -82,14 +82,14 @@ def bench(session: nox.Session) -> None:
 def gates(session: nox.Session) -> None:
     """Put every promise of the README to the proof, at full size."""
     install_group(session, "tests", ".")
-    session.run("python", "-m", "gates", *session.posargs)
+    session.run("python", "-m", "tests.acceptance", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """Run the README's examples anew, and draw its picture; needs root and ip(8)."""
     install_group(session, "tests", ".")
-    session.run("python", "-m", "docs")
+    session.run("python", "-m", "tools")
 
 
 @nox.session

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from descriptor_ends import Descriptors
+from tests.helpers.descriptor_ends import Descriptors
 
 # Its deadline for an example would measure what else the machine does.
 settings.register_profile("patient", deadline=None)

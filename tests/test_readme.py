@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 import pytest
 from click.core import ParameterSource
-from gates.__main__ import GATES
 
+from tests.acceptance.__main__ import GATES
 from trio_upper import protocol
-from trio_upper.cli import cli
-from trio_upper.client import Ending, Outcome
-from trio_upper.commands.client import Options, explain
-from trio_upper.failures import Cause
+from trio_upper.cli.client import Options, explain
+from trio_upper.cli.commands import cli
+from trio_upper.client.converse import Ending, Outcome
+from trio_upper.client.failures import Cause
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def test_every_option_comes_from_the_environment(
 @pytest.mark.parametrize("command", ["ping", "bench"])
 def test_every_field_of_json_stands_in_the_readme(command: str) -> None:
     """With the command that has it, and the unit in its name where it is a time."""
-    source = ROOT / "src" / "trio_upper" / "commands" / f"{command}.py"
+    source = ROOT / "src" / "trio_upper" / "cli" / f"{command}.py"
     tree = ast.parse(source.read_text(encoding="utf-8"))
     fields, times = (keys_in(tree, function) for function in ("_json", "_times"))
     documented = "".join(

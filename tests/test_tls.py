@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from certificates import ca_file, cert_file, issue, key_file, pair_file, write
-from trio_upper.failures import Attempt, CannotConnect, Cause, looks_like_tls
+from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file, write
+from trio_upper.client.failures import Attempt, CannotConnect, Cause, looks_like_tls
 from trio_upper.tls import (
     NOT_TLS_ALERT,
     BadCertificate,

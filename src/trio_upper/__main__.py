@@ -1,3 +1,3 @@
-from trio_upper.cli import main
+from trio_upper.cli.main import main
 
 main()

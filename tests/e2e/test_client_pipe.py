@@ -13,11 +13,9 @@ from typing import IO
 
 import pytest
 import trio
-
-import certificates
-from e2e import peers
-from e2e.peers import peer
-from e2e.program import (
+from tests.helpers import certificates, peers
+from tests.helpers.peers import peer
+from tests.helpers.program import (
     PATIENCE,
     Ended,
     client,
@@ -578,7 +576,8 @@ async def test_usage(arguments: list[str], why: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["client", "--help"]])
 async def test_help_is_light(arguments: list[str]) -> None:
     """What only tells about the program does not import what only running it needs."""
-    code = "import sys, trio_upper.cli\ntry: trio_upper.cli.main()\nfinally: print(*sys.modules)"
+    main = "from trio_upper.cli.main import main"
+    code = f"import sys\n{main}\ntry: main()\nfinally: print(*sys.modules)"
     done = await trio.run_process(
         [sys.executable, "-c", code, *arguments],
         capture_stdout=True,
@@ -586,7 +585,7 @@ async def test_help_is_light(arguments: list[str]) -> None:
         capture_stderr=True,
     )
     modules = set(done.stdout.split(b"\n")[-2].decode().split())
-    assert "trio_upper.cli" in modules
+    assert "trio_upper.cli.main" in modules
     heavy = {"trio", "prompt_toolkit", "rich", "ssl", "_ssl", "structlog", "asyncio", "ifaddr"}
     assert not heavy & modules
 

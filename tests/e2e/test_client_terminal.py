@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import trio
-
-from e2e import peers
-from e2e.peers import peer
-from e2e.program import LOCALHOST, receive, serving
-from e2e.terminals import (
+from tests.helpers import peers
+from tests.helpers.peers import peer
+from tests.helpers.program import LOCALHOST, receive, serving
+from tests.helpers.terminals import (
     CTRL_C,
     CTRL_D,
     CTRL_Z,

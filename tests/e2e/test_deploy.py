@@ -1,4 +1,4 @@
-"""What stands in ``deploy/`` does what its text says, where the programs that read it are there."""
+"""The files in ``examples/`` do what their text says, where the programs that read them are."""
 
 import os
 import signal
@@ -12,8 +12,7 @@ from shutil import which
 
 import pytest
 import trio
-
-from e2e.program import (
+from tests.helpers.program import (
     LOCALHOST,
     LOOK_AGAIN,
     PATIENCE,
@@ -26,9 +25,9 @@ from e2e.program import (
     running,
 )
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-UNITS = [DEPLOY / "trio-upper.socket", DEPLOY / "trio-upper.service"]
-HAPROXY = DEPLOY / "haproxy.cfg"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+UNITS = [EXAMPLES / "systemd" / f"trio-upper.{kind}" for kind in ("socket", "service")]
+HAPROXY = EXAMPLES / "haproxy" / "haproxy.cfg"
 
 # Behind haproxy the log of a server has no line for a client, so none for a health check.
 QUIET = ("--log-level", "warning", "--grace", "60")

@@ -8,9 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from docs import ROOT
-from docs.__main__ import main
-from docs.examples import EXAMPLE
+from tools import ROOT
+from tools.__main__ import main
+from tools.examples import EXAMPLE
 
 if sys.platform != "linux":
     pytest.skip("two hosts need network namespaces", allow_module_level=True)

@@ -3,8 +3,7 @@
 from contextlib import AsyncExitStack
 
 import trio
-
-from e2e.program import Server, ask, eventually, neighbour, one, receive_all, serving
+from tests.helpers.program import Server, ask, eventually, neighbour, one, receive_all, serving
 
 FULL = b"trio-upper: full, 5 clients are connected; try again later\n"
 

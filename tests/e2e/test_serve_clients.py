@@ -9,8 +9,7 @@ from typing import TypeVar
 
 import pytest
 import trio
-
-from e2e.program import (
+from tests.helpers.program import (
     Ended,
     Server,
     ask,

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import trio
-
-from certificates import cert_file, issue, key_file
-from e2e.program import LOCALHOST, Ended, Server, ask, one, run, running, serving
+from tests.helpers.certificates import cert_file, issue, key_file
+from tests.helpers.program import LOCALHOST, Ended, Server, ask, one, run, running, serving
 
 EVERYWHERE = ("--host", "::", "--host", "0.0.0.0")
 

@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
-
-from e2e.program import Server, ask, one, receive, receive_all, serving, upper
+from tests.helpers.program import Server, ask, one, receive, receive_all, serving, upper
 
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 

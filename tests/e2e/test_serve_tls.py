@@ -11,9 +11,8 @@ from subprocess import DEVNULL, PIPE
 
 import pytest
 import trio
-
-from certificates import ca_file, issue, pair_file
-from e2e.program import (
+from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.program import (
     LOCALHOST,
     PATIENCE,
     Ended,

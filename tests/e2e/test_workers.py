@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-
-from e2e.program import (
+from tests.helpers.program import (
     LOCALHOST,
     Server,
     ask,

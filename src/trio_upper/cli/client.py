@@ -1,0 +1,174 @@
+"""``client``: connects, has the conversation, and says in words and exit code how it went."""
+
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import trio
+
+from trio_upper.cli import progress
+from trio_upper.cli.output import is_terminal, say, sole_error
+from trio_upper.cli.signals import end_by, until_signal
+from trio_upper.client.connect import Target, connect
+from trio_upper.client.converse import Ending, Outcome, converse
+from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
+from trio_upper.protocol import read_notice
+from trio_upper.stdio.streams import InputError, OutputClosed, OutputError, open_input, open_output
+from trio_upper.terminal.prompt import escape
+
+# Closing may mean to wait for the peer (TLS); at most so many seconds.
+CLOSE_TIMEOUT = 1.0
+
+# So much of a foreign peer's first line is quoted, in characters.
+QUOTED = 200
+
+# A connection that takes longer, in seconds, makes people wonder whether anything happens.
+SLOW = 1.0
+
+Source = AsyncIterable[bytes]
+Sink = Callable[[bytes], Awaitable[object]]
+Tell = Callable[[str], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a client is told; times in seconds, 0 means no limit. `tls` None is plain TCP."""
+
+    connect_timeout: float = 10.0
+    reply_timeout: float = 30.0
+    wait: float = 0.0
+    quiet: bool = False
+    tls: ssl.SSLContext | None = None
+
+
+def run(target: Target, messages: Sequence[str], options: Options) -> int:
+    """Send `messages`, or else standard input, and print the replies; return the exit code."""
+    code: int | signal.Signals = 1
+    typed = not messages and is_terminal(sys.stdin)
+    try:
+        code = trio.run(until_signal, partial(_talk, target, messages, options))
+    except* OutputClosed:
+        code = signal.SIGPIPE  # as other filters end when nobody reads on (`| head -1`)
+    except* (CannotConnect, InputError, OutputError) as failed:
+        say(str(sole_error(failed)))
+    if typed and not is_terminal(sys.stdin):
+        code = signal.SIGHUP  # its window was closed, which is no end of the input
+    if isinstance(code, signal.Signals):
+        end_by(code)
+    return code
+
+
+async def _talk(target: Target, messages: Sequence[str], options: Options) -> int:
+    # Closing the output may show that the disk is full: after that only is there a result to tell.
+    async with open_output() as output, await _open_source(messages) as source:
+        stream = await dial(target, options, _tell)
+        async with trio.open_nursery() as nursery:
+            if progress.is_wanted() and not options.quiet:
+                source = progress.Meter(aiter(source), getattr(source, "size", None))
+                nursery.start_soon(source.show)
+            outcome = await hold(stream, source, output.send_all, options)
+            nursery.cancel_scope.cancel()
+    for line in explain(outcome, options):
+        say(line)
+    return 0 if outcome.complete else 1
+
+
+async def _open_source(messages: Sequence[str]) -> AbstractAsyncContextManager[Source]:
+    return nullcontext(_Lines(messages)) if messages else await open_input()
+
+
+class _Lines:
+    """The messages of the command line as a source, each as a line."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        self._messages = iter(messages)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        for message in self._messages:
+            return os.fsencode(message) + b"\n"
+        raise StopAsyncIteration
+
+
+async def _tell(text: str) -> None:
+    if is_terminal(sys.stderr):
+        say(text)
+    await trio.lowlevel.checkpoint()
+
+
+async def dial(target: Target, options: Options, tell: Tell) -> trio.abc.Stream:
+    """Connect to `target` as `options` have it; `tell` the person if that takes long.
+
+    `CannotConnect` escapes in a group, as from a nursery.
+    """
+    async with trio.open_nursery() as nursery:
+        if not options.quiet:
+            nursery.start_soon(_tell_if_slow, target, options, tell)
+        stream = await connect(
+            target, connect_timeout=options.connect_timeout, wait=options.wait, tls=options.tls
+        )
+        nursery.cancel_scope.cancel()
+    return stream
+
+
+async def _tell_if_slow(target: Target, options: Options, tell: Tell) -> None:
+    await trio.sleep(SLOW)
+    how = f", trying for {options.wait:g} s" if options.wait else ""
+    await tell(f"connecting to {target.host} port {target.port}{how} …")
+
+
+async def hold(stream: trio.abc.Stream, source: Source, sink: Sink, options: Options) -> Outcome:
+    """Have the conversation on `stream`, and close it, whatever happens."""
+    try:
+        return await converse(stream, source, sink, reply_timeout=options.reply_timeout)
+    finally:
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await stream.aclose()
+
+
+def explain(outcome: Outcome, options: Options) -> list[str]:
+    """Return what there is to say of a conversation's end, a line each; nothing if all is well."""
+    why = _reason(outcome, options)
+    if outcome.ending is Ending.FOREIGN or not outcome.unanswered:
+        return [why] if why else []
+    return [f"{why}: {outcome.unanswered} of {outcome.owed} bytes were not answered"]
+
+
+def _reason(outcome: Outcome, options: Options) -> str:
+    match outcome.ending:
+        case Ending.ANSWERED if not outcome.unanswered:
+            return ""
+        case Ending.ANSWERED:
+            return "the input ends inside a character, and TLS cannot say so to the server"
+        case Ending.NOTICE:
+            return escape((read_notice(outcome.words) or "").removeprefix("trio-upper: "))
+        case Ending.FOREIGN if looks_like_tls(outcome.words):
+            return Cause.TLS_WANTED.sentence
+        case Ending.FOREIGN:
+            said = quote(outcome.words) if outcome.words.strip() else "an empty line"
+            return f"this does not look like a trio-upper server; it said: {said}"
+        case Ending.CLOSED:
+            return "the server closed the connection"
+        case Ending.SILENT:
+            return f"no reply came for {options.reply_timeout:g} s"
+        case _:
+            return broken(outcome.error or trio.BrokenResourceError())
+
+
+def quote(words: bytes, longest: int = QUOTED) -> str:
+    """Return the first line of a peer's words in quotation marks, harmless to a terminal.
+
+    Of what is longer than `longest` characters, the beginning.
+    """
+    line = words.strip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
+    text = escape(line)
+    return f"'{text[:longest]}…'" if len(text) > longest else f"'{text}'"

@@ -1,0 +1,281 @@
+"""The commands and their options; what a command does is imported when it runs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trio_upper import __version__
+from trio_upper.cli.options import (
+    PEM,
+    ListeningPort,
+    Seconds,
+    Whole,
+    connection_options,
+    connection_settings,
+    failing,
+)
+from trio_upper.cli.output import is_terminal
+from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
+
+DEFAULT = click.core.ParameterSource.DEFAULT
+
+
+class Command(click.Command):
+    """A command that each of its usage errors names, so that its own help is pointed to.
+
+    Click's parser has no context for some, such as an option without its value.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and have what fails say where."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+class Program(click.Group):
+    """The group of the commands."""
+
+    command_class = Command
+
+
+@click.group(
+    cls=Program,
+    context_settings={
+        "auto_envvar_prefix": "TRIO_UPPER",
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="trio-upper")
+def cli() -> None:
+    """Find out whether two machines can talk over TCP.
+
+    The server sends every message back in upper case: an answer that no local echo can fake.
+    """
+
+
+@cli.command()
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    multiple=True,
+    default=[DEFAULT_HOST],
+    help="Address to listen on; may be repeated. 0.0.0.0 and :: expose the server.",
+)
+@click.option(
+    "--port",
+    type=ListeningPort(),
+    default=DEFAULT_PORT,
+    help="Port to listen on; 0 lets the system choose one for all addresses.",
+)
+@click.option(
+    "--max-clients",
+    type=Whole(min=1),
+    default=10_000,
+    metavar="N",
+    help="Clients served at once; the next one is told so and closed.",
+)
+@click.option(
+    "--idle-timeout",
+    type=Seconds(),
+    default=600,
+    help="Close a client that sends nothing for so long; 0: never.",
+)
+@click.option(
+    "--write-timeout",
+    type=Seconds(),
+    default=30,
+    help="Cut a client that takes nothing of its reply for so long; 0: never.",
+)
+@click.option(
+    "--grace",
+    type=Seconds(),
+    default=10,
+    help="When stopping, cut the clients that still talk after so long.",
+)
+@click.option(
+    "--workers",
+    type=Whole(min=0),
+    default=1,
+    metavar="N",
+    help="Processes that serve, which share the clients; 0: one per core.",
+)
+@click.option("--tls-cert", type=PEM, metavar="FILE", help="Serve TLS with this certificate.")
+@click.option("--tls-key", type=PEM, metavar="FILE", help="Its key, if it is not in the same file.")
+@click.option(
+    "--tls-client-ca",
+    type=PEM,
+    metavar="FILE",
+    help="Demand a client certificate signed by a CA in FILE.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
+)
+@click.pass_obj
+def serve(
+    words: Sequence[str],
+    /,
+    host: tuple[str, ...],
+    workers: int,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    log_format: str,
+    log_level: str,
+    **settings: Any,
+) -> int:
+    """Serve: answer every client in upper case.
+
+    \b
+    python -m trio_upper serve                           for this machine alone
+    python -m trio_upper serve --host 0.0.0.0 --host ::  for every machine that can reach it
+    """  # noqa: D301 - click wants the character, not two
+    from trio_upper.cli import serve as command
+    from trio_upper.cli.log import open_log
+    from trio_upper.server.server import Settings
+
+    tls = None
+    if tls_cert:
+        from trio_upper.tls import server_context
+
+        with failing():
+            tls = server_context(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    elif tls_key or tls_client_ca:
+        raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
+    leave_listeners_alone("host", "port")
+    told = Settings(hosts=host, tls=tls, **settings)
+    arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
+    if (count := workers or len(os.sched_getaffinity(0))) == 1:
+        with open_log(log_format, log_level) as log:
+            return command.run(told, log, arguments=arguments)
+    from trio_upper.cli import supervise
+
+    with failing(click.UsageError):
+        shares = supervise.share_out(told.max_clients, count)
+    with open_log(log_format, log_level) as log:
+        return supervise.run(told, log, shares=shares, words=words, arguments=arguments)
+
+
+def leave_listeners_alone(*options: str) -> None:
+    """Refuse `options` that were given although the listeners are inherited.
+
+    To ignore them could expose a server that its operator wanted for this machine alone. A worker
+    may have them: they are the words to its parent.
+    """
+    from trio_upper.server.supervisor import WORKER, are_inherited
+
+    context = click.get_current_context()
+    given = [one for one in options if context.get_parameter_source(one) is not DEFAULT]
+    if given and are_inherited(os.environ) and WORKER not in os.environ:
+        raise click.UsageError(
+            f"the listeners are inherited (LISTEN_FDS); leave out --{' and --'.join(given)}"
+        )
+
+
+@cli.command()
+@click.argument("host", required=False)
+@click.argument("port", required=False)
+@click.option(
+    "-m",
+    "--message",
+    metavar="MESSAGE",
+    multiple=True,
+    help="Send this message and show the reply; may be repeated.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but replies and errors.")
+@connection_options
+def client(host: str | None, port: str | None, message: tuple[str, ...], **options: Any) -> int:
+    """Connect, send messages, show the replies.
+
+    \b
+    python -m trio_upper client                          asks where to, then for messages
+    python -m trio_upper client 192.168.1.7 -m hello     one message
+    python -m trio_upper client 192.168.1.7 < in > out   a file, or a pipe, byte for byte
+
+    HOST may carry the port: example.lan:8746, [::1]:8746. At a terminal, what is missing is asked
+    for; otherwise HOST is 127.0.0.1 and PORT 8746.
+    """  # noqa: D301
+    from trio_upper.cli import client as command
+    from trio_upper.client.connect import parse_target
+
+    with failing(click.UsageError):
+        target = parse_target(host, port)
+    settings = command.Options(**connection_settings(**options))
+    if message or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
+        return command.run(target, message, settings)
+    from trio_upper.cli import dialogue
+
+    return dialogue.run(host, port, settings)
+
+
+@cli.command()
+@click.argument("host")
+@click.argument("port", required=False)
+@click.option("-c", "--count", type=int, metavar="COUNT", help="Stop after so many round trips.")
+@click.option(
+    "-i", "--interval", type=Seconds(), default=1, help="From one round trip to the next."
+)
+@click.option("-s", "--size", type=int, default=32, metavar="BYTES", help="Size of a message.")
+@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+@connection_options
+def ping(host: str, port: str | None, **options: Any) -> int:
+    """Time round trips, one after the other; Ctrl-C gives the summary.
+
+    \b
+    python -m trio_upper ping 192.168.1.7              until Ctrl-C, one a second
+    python -m trio_upper ping 192.168.1.7 -c 10 -i 0   ten, as fast as they go
+    python -m trio_upper ping 192.168.1.7 -c 10 --json
+
+    Works with any server that upper-cases. Exit code 0 only if every reply came and was right.
+    """  # noqa: D301
+    from trio_upper.cli import ping as command
+
+    return measure(command, host, port, options)
+
+
+@cli.command()
+@click.argument("host")
+@click.argument("port", required=False)
+@click.option("--clients", type=int, default=10, metavar="N", help="Connections at once.")
+@click.option("--seconds", type=Seconds(), default=5, help="How long to measure.")
+@click.option("--size", type=int, default=32, metavar="BYTES", help="Size of a message.")
+@click.option(
+    "--pipeline", type=int, default=1, metavar="N", help="Messages in flight on a connection."
+)
+@click.option("--json", is_flag=True, help="One JSON object instead of text.")
+@connection_options
+def bench(host: str, port: str | None, **options: Any) -> int:
+    """Measure throughput and latency under load; every reply is checked.
+
+    \b
+    python -m trio_upper bench 192.168.1.7                              10 clients, 5 seconds
+    python -m trio_upper bench 192.168.1.7 --clients 100 --seconds 10
+    python -m trio_upper bench 192.168.1.7 --size 65536 --pipeline 16   bulk
+
+    Works with any server that upper-cases, and so compares them. A wrong reply makes exit code 1.
+    """  # noqa: D301
+    from trio_upper.cli import bench as command
+
+    return measure(command, host, port, options)
+
+
+def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) -> int:
+    """Run `command`, the module of ``ping`` or ``bench``, with what the command line says."""
+    from trio_upper.client.connect import parse_target
+
+    with failing(click.UsageError):
+        target = parse_target(host, port)
+    settings = connection_settings(as_json=options.pop("json"), **options)
+    with failing(click.UsageError):
+        checked = command.Options(**settings)
+    code: int = command.run(target, checked)
+    return code

@@ -1,0 +1,1 @@
+"""Round trips and load, timed; every reply is compared."""

@@ -1,0 +1,297 @@
+"""Load from many clients at once: each a task in one nursery, each reply compared in every byte.
+
+The clients connect, have one message answered each, and then start together. Each sends until the
+time is up and receives what is still owed to it, which is compared but not counted. A client that
+fails stops, for after a wrong byte nobody can say where the next reply begins; the others go on, so
+that the report tells how many failed. When all have failed the run is over.
+"""
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+
+import trio
+
+from trio_upper.measure.histogram import Histogram
+from trio_upper.measure.pinger import (
+    CLOSE_TIMEOUT,
+    LARGEST_AT_ONCE,
+    SMALLEST,
+    Connect,
+    Failed,
+    Trouble,
+    exchange,
+    make_message,
+    open_stream,
+    receive_piece,
+    receive_reply,
+    watched,
+)
+
+# So many clients connect at the same time. A server's queue of connections to accept may be as
+# short as 128 (listen(2)), and a connection that finds it full is tried again a second later.
+JOINING = 50
+
+# The message that each has answered before the start: it shows that the server has accepted.
+GREETING_BYTES = 32
+
+# The messages are made before the run and sent over and over: as many different ones as that, or as
+# fit into so many bytes, which stay in the processor's cache; but never fewer than these, so that a
+# reply in the wrong place shows.
+MESSAGES = 1024
+MESSAGES_BYTES = 1024 * 1024
+FEWEST_MESSAGES = 4
+
+# Four messages and their replies are held for the whole run: 128 MiB at most.
+LARGEST = 16 * 1024 * 1024
+
+# A reply time-out is kept late by up to this, in seconds: moving a deadline costs a tenth of a
+# message (2 µs), and so it is moved twice a second instead of at each reply.
+LATE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The load: `clients` at once for `seconds`, each with `pipeline` messages of `size` bytes.
+
+    A client to which something is owed and nothing has come for `reply_timeout` seconds fails; 0:
+    never.
+    """
+
+    clients: int = 10
+    seconds: float = 5.0
+    size: int = 32
+    pipeline: int = 1
+    reply_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        if min(self.clients, self.pipeline) < 1:
+            raise ValueError("there must be one client and one message in flight at least")
+        if not SMALLEST <= self.size <= LARGEST:
+            raise ValueError(f"a message has {SMALLEST} to {LARGEST} bytes")
+        if self.seconds <= 0 or self.reply_timeout < 0:
+            raise ValueError("a time is not negative, and a run not over at once")
+
+
+class Bench:
+    """One run of load. `run` it once; read it at any time."""
+
+    def __init__(self, connect: Connect, settings: Settings) -> None:
+        self.settings = settings
+        self._connect = connect
+        self._messages = _make_messages(settings.size)
+        self._joining = trio.CapacityLimiter(JOINING)
+        self._awaited = set(range(settings.clients))
+        self._start = trio.Event()
+        self._began = math.inf
+        self._ended: float | None = None
+        #: When to stop sending, in Trio's time; infinite before the start.
+        self.end = math.inf
+        #: The times from sending a message to having its reply, within the time measured.
+        self.latency = Histogram()
+        #: Why clients stopped before the time was up, one for each that did.
+        self.failures: list[Failed] = []
+
+    @property
+    def joined(self) -> int:
+        """How many clients are ready for the start, or have failed to be."""
+        return self.settings.clients - len(self._awaited)
+
+    @property
+    def started(self) -> bool:
+        """Whether the clients have started to send what is measured."""
+        return self._start.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """For how long has been measured: from the start until the last client stopped."""
+        now = trio.current_time() if self._ended is None else self._ended
+        return max(min(now, self.end) - self._began, 0.0)
+
+    @property
+    def rate(self) -> float:
+        """Messages answered a second; 0 before the start."""
+        return self.latency.count / self.seconds if self.seconds else 0.0
+
+    @property
+    def wrong(self) -> int:
+        """How many clients got something else than the reply."""
+        return sum(failed.trouble is Trouble.WRONG for failed in self.failures)
+
+    async def run(self) -> None:
+        """Run the load.
+
+        Error handling: what goes wrong with a connection becomes one of the `failures`. Cancel it
+        to end it sooner: what was measured stands.
+        """
+        async with trio.open_nursery() as nursery:
+            for number in range(self.settings.clients):
+                nursery.start_soon(self._run_client, number)
+
+    async def _run_client(self, number: int) -> None:
+        # Each begins elsewhere, so that a server that confuses its clients is found out.
+        messages = islice(cycle(self._messages), number % len(self._messages), None)
+        try:
+            async with AsyncExitStack() as connection:
+                async with self._joining:
+                    stream = await connection.enter_async_context(_connected(self._connect))
+                    greeting = make_message(number, GREETING_BYTES)
+                    await exchange(stream, *greeting, self.settings.reply_timeout)
+                self._join(number)
+                await self._start.wait()
+                try:
+                    await self._load(stream, messages)
+                finally:
+                    self._ended = trio.current_time()  # the last one's stands
+        except Failed as failed:
+            self.failures.append(failed)
+            self._join(number)  # the others do not wait for it
+
+    def _join(self, number: int) -> None:
+        self._awaited.discard(number)
+        if not self._awaited and not self.started and len(self.failures) < self.settings.clients:
+            self._began = trio.current_time()
+            self.end = self._began + self.settings.seconds
+            self._start.set()
+
+    async def _load(self, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]) -> None:
+        if self.settings.pipeline == 1 and self.settings.size <= LARGEST_AT_ONCE:
+            await watched(stream, partial(self._send_one_by_one, stream, messages))
+        else:
+            await watched(stream, _Pipeline(self, stream, messages).run)
+
+    async def _send_one_by_one(
+        self,
+        stream: trio.abc.Stream,
+        messages: Iterator[tuple[bytes, bytes]],
+        scope: trio.CancelScope,
+    ) -> bytes:
+        watch = Watch(scope, self.settings.reply_timeout)
+        now = trio.current_time()
+        words = b""
+        while now < self.end and not words:
+            message, reply = next(messages)
+            watch.renew(now)
+            await stream.send_all(message)
+            words = await receive_reply(stream, reply)
+            begun, now = now, trio.current_time()
+            if now <= self.end and not words:
+                self.latency.record(now - begun)
+        return words
+
+
+class Watch:
+    """A reply time-out in seconds, 0 for none, which costs little to begin anew."""
+
+    def __init__(self, scope: trio.CancelScope, reply_timeout: float) -> None:
+        self._scope = scope
+        self._timeout = reply_timeout or math.inf
+        self._deadline = -math.inf
+
+    def renew(self, now: float) -> None:
+        """Wait for the next reply until `now` and the time-out, or up to `LATE` longer."""
+        if self._deadline < now + self._timeout:
+            self._deadline = self._scope.deadline = now + self._timeout + LATE
+
+
+class _Pipeline:
+    """Several messages in flight: one task sends them, and its sibling receives the replies."""
+
+    def __init__(
+        self, bench: Bench, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]
+    ) -> None:
+        self._bench = bench
+        self._stream = stream
+        self._messages = messages
+        self._owed: deque[tuple[bytes, float]] = deque()  # replies, and when their messages left
+        self._come = 0  # bytes of the first of them
+        self._answered = trio.Event()
+        self._over = False
+        self._words = b""
+        self._error: Exception | None = None
+
+    async def run(self, scope: trio.CancelScope) -> bytes:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send)
+            nursery.start_soon(self._receive, scope, nursery.cancel_scope)
+        if self._error:
+            raise self._error
+        return self._words
+
+    async def _send(self) -> None:
+        """Keep in flight what may be; on a broken connection stop, for the receiver tells why.
+
+        What leaves before the receiver says that it is over will be answered, so the receiver,
+        which waits for that, is the one to see the end.
+        """
+        try:
+            while not self._over:
+                await self._send_batch()
+                self._answered = trio.Event()
+                if len(self._owed) == self._bench.settings.pipeline:
+                    await self._answered.wait()
+        except trio.BrokenResourceError as error:
+            self._error = error
+
+    async def _send_batch(self) -> None:
+        room = self._bench.settings.pipeline - len(self._owed)
+        batch = list(islice(self._messages, room))
+        now = trio.current_time()
+        self._owed.extend((reply, now) for _, reply in batch)
+        await self._stream.send_all(b"".join([message for message, _ in batch]))
+
+    async def _receive(self, scope: trio.CancelScope, siblings: trio.CancelScope) -> None:
+        """Receive and compare until it is over and nothing is owed; then end the sender, too."""
+        watch = Watch(scope, self._bench.settings.reply_timeout)
+        now = trio.current_time()
+        try:
+            while (self._owed or not self._over) and not self._words:
+                watch.renew(now)
+                piece = await receive_piece(self._stream)
+                now = trio.current_time()
+                self._over = now >= self._bench.end
+                self._words = self._settle(piece, now)
+                self._answered.set()
+        except (trio.BrokenResourceError, Failed) as error:
+            self._error = self._error or error
+        siblings.cancel()
+
+    def _settle(self, piece: bytes | bytearray, now: float) -> bytes:
+        """Compare `piece` with what is owed; return what came instead, nothing if all is right."""
+        begin = 0
+        while begin < len(piece):
+            reply, sent = self._owed[0] if self._owed else (b"", now)
+            part = piece[begin : begin + len(reply) - self._come]
+            if not part or not reply.startswith(part, self._come):
+                return reply[: self._come] + piece[begin:]
+            begin += len(part)
+            self._come += len(part)
+            if self._come == len(reply):
+                self._owed.popleft()
+                self._come = 0
+                if now <= self._bench.end:
+                    self._bench.latency.record(now - sent)
+        return b""
+
+
+@asynccontextmanager
+async def _connected(connect: Connect) -> AsyncIterator[trio.abc.Stream]:
+    stream = await open_stream(connect)
+    try:
+        yield stream
+    finally:
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await stream.aclose()
+
+
+def _make_messages(size: int) -> list[tuple[bytes, bytes]]:
+    """Return messages of `size` bytes with their replies, in ASCII.
+
+    A server that knows no other letters is a server to compare with, too.
+    """
+    number = max(min(MESSAGES, MESSAGES_BYTES // size), FEWEST_MESSAGES)
+    return [make_message(each, size) for each in range(number)]

@@ -1,0 +1,354 @@
+"""The server: accepts with `trio.serve_tcp`, admits or refuses, watches, drains, counts.
+
+Three nurseries, one inside the other: the innermost holds the listeners, the one around it the
+client tasks, the outermost the watch over them. To stop accepting is to cancel the innermost; the
+clients' then ends by itself as they are seen off, or at its deadline; the watch goes last.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_upper import protocol
+from trio_upper.platform.descriptors import raise_descriptor_limit
+from trio_upper.server.conversation import FAREWELL, Conversation, End, Patience, part
+from trio_upper.server.listeners import Place, Shared, find_places, listen
+from trio_upper.server.poller import Readiness, TLSServerStream, TunedStream
+
+if TYPE_CHECKING:
+    import ssl
+
+    from structlog.typing import FilteringBoundLogger
+
+HalfCloseable = trio.abc.HalfCloseableStream
+
+# A client that says nothing for this long, in seconds, while the server stops is seen off: long
+# enough for the next message of one that is talking, short enough for a quick restart.
+DRAIN_QUIET = 0.1
+
+# How often the clients are inspected, in seconds: while the server stops, and otherwise at most.
+# In between it is a fraction of the shortest time-out, which is so kept to within a tenth.
+DRAIN_TICK = 0.02
+LONGEST_TICK = 1.0
+TICKS_A_TIMEOUT = 20
+
+# An inspection of thousands of clients lets other tasks in whenever it has seen this many.
+INSPECTED_AT_ONCE = 500
+
+# How long, in seconds, a client may take for the TLS handshake, in which it holds a place already.
+HANDSHAKE_TIMEOUT = 10.0
+
+# Refused clients hold a descriptor until they have read why: this many at a time, and at most one
+# in so many where descriptors are few. Some more are kept for what a process opens now and then.
+LINGERING = 32
+LINGERING_SHARE = 8
+SPARE_DESCRIPTORS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is told.
+
+    `port` 0 lets the system choose one port for all of `hosts`. Time-outs are in seconds:
+    `idle_timeout` without a byte from a client, `write_timeout` without a byte that it took (0:
+    never, for both), `grace` for clients that still talk when the server stops (0: none).
+    `tls` None serves plain TCP. `inherited` are listeners that are open already, to be used instead
+    of `hosts` and `port`; the server closes them.
+    """
+
+    hosts: tuple[str, ...] = (protocol.DEFAULT_HOST,)
+    port: int = protocol.DEFAULT_PORT
+    max_clients: int = 10_000
+    idle_timeout: float = 600.0
+    write_timeout: float = 30.0
+    grace: float = 10.0
+    tls: "ssl.SSLContext | None" = None
+    inherited: tuple[trio.SocketListener, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"{self.port} is no port: a port is a number from 0 to 65535")
+        if self.max_clients < 1:
+            raise ValueError("there must be room for one client at least")
+        if min(self.idle_timeout, self.write_timeout, self.grace) < 0:
+            raise ValueError("a time-out is not negative")
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """What a server has done: clients served, refused, and cut by its stop; bytes each way."""
+
+    served: int = 0
+    refused: int = 0
+    cut: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Server:
+    """One server. `run` it once; `drain` and `cut` stop it, from any task."""
+
+    def __init__(self, settings: Settings, log: "FilteringBoundLogger") -> None:
+        self._settings = settings
+        self._log = log
+        self._places = settings.max_clients
+        self._lingering_places = LINGERING
+        self._readiness = Readiness()
+        self._conversations: dict[int, Conversation] = {}
+        self._last_id = 0
+        self._lingering = 0
+        self._totals = Totals()
+        self._stopping = trio.Event()
+        self._looking_up = trio.CancelScope()
+        self._clients: trio.Nursery | None = None
+        self._handshakes: set[trio.CancelScope] = set()
+        self._patience = Patience(
+            quiet=settings.idle_timeout or math.inf,
+            stalled=settings.write_timeout or math.inf,
+            end=End.IDLE,
+            notice=protocol.idle_notice(settings.idle_timeout),
+        )
+
+    def drain(self) -> None:
+        """Stop accepting, answer what is in flight, see the clients off; `run` returns then."""
+        self._patience = replace(
+            self._patience,
+            quiet=min(DRAIN_QUIET, self._patience.quiet),
+            end=End.SHUTDOWN,
+            notice=protocol.shutdown_notice(),
+        )
+        self._looking_up.cancel()
+        for scope in self._handshakes:
+            scope.cancel()
+        self._stopping.set()
+
+    def cut(self) -> None:
+        """Stop at once: clients that have not had their notice are cut."""
+        self.drain()
+        if self._clients is not None:
+            self._clients.cancel_scope.cancel()
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether clients need TLS."""
+        return self._settings.tls is not None
+
+    @property
+    def totals(self) -> Totals:
+        """What the server has done until now, with what its present clients have sent and got."""
+        now = self._conversations.values()
+        return Totals(
+            served=self._totals.served,
+            refused=self._totals.refused,
+            cut=self._totals.cut,
+            bytes_in=self._totals.bytes_in + sum(client.received for client in now),
+            bytes_out=self._totals.bytes_out + sum(client.sent for client in now),
+        )
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[list[tuple[str, int]]] = trio.TASK_STATUS_IGNORED
+    ) -> Totals:
+        """Serve until `drain` or `cut`; return what has been done.
+
+        Reports the addresses and ports listened on when clients can connect; none if it was
+        stopped before that.
+
+        Error handling: `CannotListen` escapes, mostly in an `ExceptionGroup`. What goes wrong
+        with one client is logged and ends that one alone.
+        """
+        with self._looking_up:
+            places = await self._find_places()
+        if self._looking_up.cancelled_caught:
+            task_status.started([])
+            return self.totals
+        self._limit_places(len(places) + len(self._settings.inherited))
+        async with trio.open_nursery() as background:
+            background.start_soon(self._watch)
+            background.start_soon(self._readiness.run)
+            async with trio.open_nursery() as clients:
+                self._clients = clients
+                async with trio.open_nursery() as listeners:
+                    task_status.started(await self._listen(listeners, clients, places))
+                    await self._stopping.wait()
+                    listeners.cancel_scope.cancel()
+                clients.cancel_scope.deadline = trio.current_time() + self._settings.grace
+            background.cancel_scope.cancel()
+        return self.totals
+
+    async def _find_places(self) -> list[Place]:
+        return [] if self._settings.inherited else await find_places(self._settings.hosts)
+
+    async def _listen(
+        self, nursery: trio.Nursery, clients: trio.Nursery, places: list[Place]
+    ) -> list[tuple[str, int]]:
+        if places:
+            serve = partial(trio.serve_tcp, self._accept, handler_nursery=clients)
+            opened: list[tuple[str, int]]
+            opened = await nursery.start(listen, serve, places, self._settings.port)
+            return opened
+        shared = [Shared(listener, self._is_full) for listener in self._settings.inherited]
+        nursery.start_soon(
+            partial(trio.serve_listeners, self._accept, shared, handler_nursery=clients)
+        )
+        return [listener.address for listener in shared]
+
+    def _limit_places(self, listeners: int) -> None:
+        """Admit no more clients than there are descriptors for."""
+        limit = raise_descriptor_limit()
+        self._lingering_places = min(LINGERING, limit // LINGERING_SHARE)
+        room = limit - listeners - self._lingering_places - SPARE_DESCRIPTORS
+        if room < self._places:
+            self._places = max(room, 1)
+            self._log.warning(
+                "fewer clients than asked for",
+                max_clients=self._places,
+                asked=self._settings.max_clients,
+                descriptors=limit,
+            )
+
+    def _is_full(self) -> bool:
+        return len(self._conversations) >= self._places
+
+    async def _accept(self, accepted: trio.SocketStream) -> None:
+        peer = peer_name(accepted)
+        stream = TunedStream(accepted, self._readiness)
+        try:
+            await self.handle(stream, peer, stream.delivered)
+        finally:
+            stream.close()
+
+    async def handle(
+        self,
+        transport: trio.abc.HalfCloseableStream,
+        peer: str,
+        delivered: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Serve one client, from its admission to its end; what goes wrong with it ends it alone.
+
+        `peer` names it in the log; `delivered` is for `Conversation`.
+
+        Resource handling: the caller closes `transport`.
+        """
+        if self._is_full():
+            await self._refuse(transport, peer)
+            return
+        self._last_id += 1
+        client, arrived, end = self._last_id, trio.current_time(), None
+        log = self._log.bind(client=client, peer=peer)
+        log.info("client connected")
+        stream = self._secured(transport)
+        conversation = self._conversations[client] = Conversation(stream, delivered=delivered)
+        try:
+            end = await self._converse(stream, transport, conversation, log)
+        except Exception:
+            # A bug: it ends this client alone, and is the one thing logged with a traceback.
+            end = End.ERROR
+            log.exception("client failed")
+        finally:
+            del self._conversations[client]
+            self._count(conversation, end)
+            log.info(
+                "client gone",
+                end=end or End.SHUTDOWN,
+                received=conversation.received,
+                sent=conversation.sent,
+                seconds=round(trio.current_time() - arrived, 3),
+            )
+
+    def _secured(self, transport: HalfCloseable) -> HalfCloseable:
+        tls = self._settings.tls
+        return TLSServerStream(transport, tls) if tls else transport
+
+    async def _converse(
+        self,
+        stream: HalfCloseable,
+        transport: HalfCloseable,
+        conversation: Conversation,
+        log: "FilteringBoundLogger",
+    ) -> End:
+        if not isinstance(stream, TLSServerStream):
+            return await conversation.run()
+        if not await self._shake_hands(stream, transport, log):
+            return End.TLS
+        end = await conversation.run()
+        await stream.aclose()
+        return end
+
+    async def _shake_hands(
+        self, stream: TLSServerStream, transport: HalfCloseable, log: "FilteringBoundLogger"
+    ) -> bool:
+        """Return whether the client may go on; if not, it has been told, and so has the log."""
+        from trio_upper.tls import alert_for, describe_handshake_failure
+
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT) as scope:
+                self._handshakes.add(scope)
+                await stream.do_handshake()
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            log.warning("handshake failed", reason=describe_handshake_failure(error))
+            with contextlib.suppress(trio.BrokenResourceError):  # gone: nobody to tell
+                await part(transport, alert_for(error))
+            return False
+        finally:
+            self._handshakes.discard(scope)
+        return True
+
+    def _count(self, conversation: Conversation, end: End | None) -> None:
+        """Add a finished conversation to the totals; `end` None: it was cancelled."""
+        self._totals.served += 1
+        self._totals.bytes_in += conversation.received
+        self._totals.bytes_out += conversation.sent
+        unheard = end in {None, End.SHUTDOWN, End.STALLED} and not conversation.noticed
+        if unheard and self._stopping.is_set():
+            self._totals.cut += 1
+
+    async def _refuse(self, transport: HalfCloseable, peer: str) -> None:
+        """Tell a client that there is no place for it; while many are being told, just close."""
+        self._totals.refused += 1
+        self._log.info("client refused", peer=peer, end=End.FULL)
+        if self._lingering >= self._lingering_places:
+            return
+        notice = protocol.full_notice(len(self._conversations))
+        self._lingering += 1
+        try:
+            with trio.move_on_after(FAREWELL):
+                stream = self._secured(transport)
+                if isinstance(stream, TLSServerStream):
+                    await stream.do_handshake()
+                await part(stream, notice)
+        except trio.BrokenResourceError as error:
+            self._log.debug("client left before it read the refusal", peer=peer, why=str(error))
+        finally:
+            self._lingering -= 1
+
+    async def _watch(self) -> None:
+        """Inspect all conversations again and again, more often while the server stops."""
+        shortest = min(self._patience.quiet, self._patience.stalled)
+        tick = min(LONGEST_TICK, max(DRAIN_TICK, shortest / TICKS_A_TIMEOUT))
+        while not self._stopping.is_set():
+            with trio.move_on_after(tick):
+                await self._stopping.wait()
+            await self._inspect_all()
+        while True:
+            await self._inspect_all()
+            await trio.sleep(DRAIN_TICK)
+
+    async def _inspect_all(self) -> None:
+        for number, conversation in enumerate(list(self._conversations.values()), start=1):
+            conversation.inspect(trio.current_time(), self._patience)
+            if number % INSPECTED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+
+def peer_name(stream: trio.SocketStream) -> str:
+    """Return the address and port at the other end, for the log; "gone" if it has left already."""
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return "gone"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""A person at a terminal: the prompt, and what may be shown there."""

@@ -1,0 +1,148 @@
+"""Tries the gates: ``python -m gates``, from the project's folder.
+
+Linux, loopback and namespaces of its own only. At full size it takes several minutes, and wants a
+machine that does little else. The exit code is 1 if a promise is broken.
+"""
+
+import argparse
+import dataclasses
+import math
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import trio
+from benchmarks.processes import raise_descriptor_limit
+
+from tests.acceptance import (
+    churn,
+    crowd,
+    descriptors,
+    drain,
+    endless,
+    hosts,
+    pieces,
+    proxy,
+    slow,
+    soak,
+    terminal,
+    workers,
+)
+from tests.acceptance.gate import FULL, SMALL, Gate, Row, Sizes, Verdict, attempt
+from tests.acceptance.table import make_console, show
+from trio_upper.cli.signals import end_by, until_signal
+
+MODULES = (
+    crowd,
+    churn,
+    slow,
+    endless,
+    descriptors,
+    drain,
+    pieces,
+    soak,
+    terminal,
+    hosts,
+    workers,
+    proxy,
+)
+
+GATES: dict[int, Gate] = {module.GATE.number: module.GATE for module in MODULES}
+
+
+def numbers(text: str) -> list[int]:
+    """Gates by their numbers, for argparse: ``1,3``."""
+    found = [int(word) for word in text.split(",")]
+    for number in found:
+        if number not in GATES:
+            raise argparse.ArgumentTypeError(f"there is no gate {number}")
+    return found
+
+
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """A number of this kind, for argparse."""
+
+    def number(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with an option for each of the sizes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gates",
+        description="See whether the program keeps its promises.",
+        epilog="; ".join(f"{gate.number}: {gate.done(FULL)}" for gate in GATES.values()),
+    )
+    every = ",".join(map(str, GATES))
+    parser.add_argument(
+        "--only", type=numbers, default=list(GATES), metavar="N,…", help=f"of gates {every}"
+    )
+    parser.add_argument("--small", action="store_true", help="in half a minute")
+    for size in dataclasses.fields(Sizes):
+        kind = type(getattr(FULL, size.name))
+        parser.add_argument(
+            "--" + size.name.replace("_", "-"),
+            type=above_zero(kind),
+            metavar="SECONDS" if kind is float else "N",
+            help=f"{getattr(FULL, size.name):g}; small: {getattr(SMALL, size.name):g}",
+        )
+    return parser
+
+
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    """What was given, over the defaults."""
+    defaults = SMALL if options.small else FULL
+    names = [size.name for size in dataclasses.fields(Sizes)]
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return dataclasses.replace(defaults, **given)
+
+
+async def try_all(gates: Iterable[Gate], sizes: Sizes) -> list[Row]:
+    """Try one gate after the other, and print what came of each."""
+    console = make_console()
+    rows: list[Row] = []
+    for gate in gates:
+        done = gate.done(sizes)
+        say(f"gate {gate.number}: {done}, within {gate.limit(sizes):.0f} s")
+        row = await attempt(gate, sizes)
+        show(console, row, done, first=not rows)
+        if row.error:
+            traceback.print_exception(row.error)
+        rows.append(row)
+    counts = (f"{sum(row.verdict is verdict for row in rows)} {verdict}" for verdict in Verdict)
+    console.print(f"{', '.join(counts)}, in {sum(row.seconds for row in rows):.0f} s")
+    return rows
+
+
+def say(text: str) -> None:
+    """Tell who is watching."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the gates that `arguments` ask for; return the exit code.
+
+    SIGINT, SIGTERM and SIGHUP end this process after all that it started.
+    """
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if sys.platform != "linux":
+        parser.error("this needs Linux: /proc, prlimit, ip")
+    raise_descriptor_limit()
+    gates = [GATES[number] for number in options.only]
+    rows = trio.run(until_signal, partial(try_all, gates, sizes_of(options)))
+    if isinstance(rows, signal.Signals):
+        end_by(rows)
+    return int(any(row.verdict is Verdict.BROKEN for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Clients of many manners, each of which knows what it is owed; and the neighbour of them all."""
+
+import random
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import trio
+from benchmarks.generator import Ring
+
+from tests.acceptance.gate import Broken, expect
+from tests.helpers.program import (
+    NEIGHBOUR_PATIENCE,
+    NEIGHBOUR_REST,
+    PATIENCE,
+    Server,
+    ask,
+    receive_all,
+    reset,
+    upper,
+)
+
+GARBAGE_BYTES = 2000
+BULK_BYTES = 200 * 1024
+"""More than one read of the server's."""
+
+Manner = Callable[[trio.SocketStream, random.Random], Awaitable[None]]
+
+
+@contextmanager
+def in_time(what: str, seconds: float = PATIENCE) -> Iterator[None]:
+    """Raise `Broken` if the block takes longer; `what` says what did not happen."""
+    with trio.move_on_after(seconds) as patience:
+        yield
+    if patience.cancelled_caught:
+        raise Broken(f"{what} within {seconds:g} s")
+
+
+async def speak(stream: trio.abc.Stream, words: bytes, *, within: float = PATIENCE) -> None:
+    """Say `words` and have them answered, right and in time (in seconds)."""
+    with in_time(f"{words[:50]!r} was not answered", within):
+        answer = await ask(stream, words)
+    expect(answer == upper(words), f"{words[:50]!r} was answered {answer[:50]!r}")
+
+
+async def take_leave(stream: trio.SocketStream) -> None:
+    """Half-close with nothing owed, and see the server's end."""
+    await stream.send_eof()
+    with in_time("a half-close was not answered by one"):
+        more = await receive_all(stream)
+    expect(not more, f"after everything was answered there came {more[:50]!r}")
+
+
+async def leaves(_stream: trio.SocketStream, _dice: random.Random) -> None:
+    """Connect and close."""
+    await trio.lowlevel.checkpoint()
+
+
+async def leaves_in_the_middle(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Send half a message that ends inside a character, and close."""
+    await stream.send_all("half a mess, ß".encode()[: -dice.randint(1, 9)])
+
+
+async def sends_garbage(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Send random bytes, and close with the answer unread: a reset."""
+    await stream.send_all(dice.randbytes(GARBAGE_BYTES))
+
+
+async def sends_a_tls_hello(stream: trio.SocketStream, _dice: random.Random) -> None:
+    """Take the server for one that speaks TLS; read a little of what comes, and close."""
+    await stream.send_all(TLS_HELLO)
+    await stream.receive_some()
+
+
+async def sends_much_and_resets(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Reset the connection in the middle of bulk."""
+    await stream.send_all(dice.randbytes(BULK_BYTES))
+    reset(stream)
+
+
+async def resets(stream: trio.SocketStream, _dice: random.Random) -> None:
+    """Reset the connection with nothing said."""
+    await trio.lowlevel.checkpoint()
+    reset(stream)
+
+
+async def is_polite(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Have words answered, and take leave."""
+    await speak(stream, f"{dice.random()}: straße\n".encode())
+    await take_leave(stream)
+
+
+MANNERS: tuple[Manner, ...] = (
+    leaves,
+    leaves_in_the_middle,
+    resets,
+    sends_garbage,
+    sends_a_tls_hello,
+    sends_much_and_resets,
+    is_polite,
+)
+
+
+def make_tls_hello() -> bytes:
+    """Return what a TLS client says first."""
+    hello = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return hello.read()
+    raise AssertionError("a handshake without a peer")
+
+
+TLS_HELLO = make_tls_hello()
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a neighbour got: how many answers, and the slowest of them in seconds."""
+
+    count: int = 0
+    slowest: float = 0.0
+
+    def __str__(self) -> str:
+        return f"a neighbour had {self.count} answers, the slowest after {self.slowest:.2f} s"
+
+
+@asynccontextmanager
+async def neighbour(server: Server) -> AsyncGenerator[Answers]:
+    """While the block runs, ask one question after the other; each is answered, right, in time."""
+    answers = Answers()
+    async with await server.connect() as stream, trio.open_nursery() as nursery:
+        await speak(stream, b"may I?")
+        nursery.start_soon(_ask_on, stream, answers)
+        yield answers
+        nursery.cancel_scope.cancel()
+    expect(answers.count, "the neighbour was not answered once")
+
+
+async def _ask_on(stream: trio.SocketStream, answers: Answers) -> None:
+    while True:
+        began = trio.current_time()
+        await speak(stream, b"Question %d" % answers.count, within=NEIGHBOUR_PATIENCE)
+        answers.count += 1
+        answers.slowest = max(answers.slowest, trio.current_time() - began)
+        await trio.sleep(NEIGHBOUR_REST)
+
+
+def peer_name(stream: trio.SocketStream) -> str:
+    """Return the name that the server's log has for the client at this end."""
+    host, port = stream.socket.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+def dice_of(seed: int) -> random.Random:
+    """Return dice that fall alike in each run."""
+    return random.Random(seed)
+
+
+class Reply:
+    """The reply to one piece of text that is sent over and over."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._ring = Ring(upper(piece), 1)
+        #: How many bytes of it have come.
+        self.received = 0
+
+    def take(self, data: bytes) -> None:
+        """Compare what came with what is owed next."""
+        rest = memoryview(data)
+        while rest:
+            part = rest[: self._ring.up_to_end(self.received)]
+            expect(self._ring.holds(part, self.received), f"wrong after {self.received} bytes")
+            self.received += len(part)
+            rest = rest[len(part) :]

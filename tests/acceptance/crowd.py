@@ -1,0 +1,99 @@
+"""Gate 1: very many clients at once."""
+
+import trio
+
+from tests.acceptance.clients import speak, take_leave
+from tests.acceptance.gate import Gate, Sizes, expect
+from tests.acceptance.servers import KIB, MIB, expect_soon, hosting, need_descriptors
+from tests.helpers.program import Server
+
+AT_ONCE = 200
+"""Connections on their way at a time: far from what fills a backlog."""
+
+WARM = 100
+"""Clients before anything is measured: what a server makes only once is made by then."""
+
+MOST_EACH = 6 * KIB
+"""Memory for a client, in bytes."""
+
+MOST_SECOND_TIME = 1.1
+"""Of the memory that they took the first time: what an allocator keeps is used again, and a leak
+would double it."""
+
+SLACK = 2 * MIB
+"""What an allocator rounds to, in bytes; of no weight with thousands of clients."""
+
+
+class Party:
+    """Clients who wait for each other: nobody speaks up before all are there."""
+
+    def __init__(self, guests: int) -> None:
+        self._missing = guests
+        self.complete = trio.Event()
+        self.begins = trio.Event()
+
+    def arrive(self) -> None:
+        """Be there."""
+        self._missing -= 1
+        if not self._missing:
+            self.complete.set()
+
+
+async def attend(server: Server, number: int, door: trio.CapacityLimiter, party: Party) -> None:
+    """Come, be answered, wait until all are there, be answered again, and leave."""
+    async with door:
+        stream = await server.connect()
+    async with stream:
+        await speak(stream, f"client {number} is here: {'ŉ' * (number % 50)}\n".encode())
+        party.arrive()
+        await party.begins.wait()
+        await speak(stream, f"client {number} says: straße 日本 {number * number}\n".encode())
+        await take_leave(stream)
+
+
+async def visit(server: Server, clients: int) -> int:
+    """Have so many clients at once; return the server's memory while all are there, in bytes."""
+    door, party = trio.CapacityLimiter(AT_ONCE), Party(clients)
+    before = server.descriptors()
+    async with trio.open_nursery() as nursery:
+        for number in range(clients):
+            nursery.start_soon(attend, server, number, door, party)
+        await party.complete.wait()
+        memory = server.memory()
+        party.begins.set()
+    await expect_soon(
+        lambda: server.descriptors() <= before,
+        lambda: f"{server.descriptors() - before} descriptors were left when all had gone",
+    )
+    return memory
+
+
+async def run(sizes: Sizes) -> str:
+    """Have the clients come twice."""
+    need_descriptors(sizes.clients)
+    places = str(max(sizes.clients, WARM))
+    async with hosting("--max-clients", places) as server:
+        await visit(server, WARM)
+        before = server.memory()
+        first = await visit(server, sizes.clients) - before
+        kept = server.memory() - before
+        again = await visit(server, sizes.clients) - before
+    each = first / sizes.clients
+    seen = (
+        f"each right, twice; {each / KIB:.1f} KiB each, {again / sizes.clients / KIB:.1f} the "
+        f"second time; no descriptor left, {kept / MIB:.1f} of {first / MIB:.1f} MiB kept for the "
+        "next ones"
+    )
+    expect(each <= MOST_EACH + SLACK / sizes.clients, f"too much memory: {seen}")
+    expect(again <= first * MOST_SECOND_TIME + SLACK, f"memory was lost: {seen}")
+    return seen
+
+
+GATE = Gate(
+    number=1,
+    promise="Thousands of clients are served at once, each its own words, in at most 6 KiB each, "
+    "and leave nothing behind.",
+    doing="{clients} clients connect and stay, all speak, all leave; then as many again",
+    run=run,
+    limit=lambda sizes: 60 + sizes.clients / 50,
+)

@@ -1,0 +1,122 @@
+"""Gate 4: one message that does not end."""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import trio
+
+from tests.acceptance.clients import Reply
+from tests.acceptance.gate import Gate, Sizes, expect
+from tests.acceptance.servers import KIB, MIB, hosting, resident
+from tests.helpers.program import LOCALHOST, command, upper
+
+PIECE = "straße, ".encode() + b"the quick brown fox jumps over the lazy dog, " * 93_207
+"""4 MiB without a newline. Reads end anywhere in it, also within the character of two bytes; most
+are ASCII, which is fast."""
+
+MEGABYTE = 1_000_000
+
+WARM = 0.1
+"""What share of the message goes by before memory is measured: buffers have grown by then."""
+
+MOST_GROWN = 4 * MIB
+"""From then on, in bytes: none, up to what an allocator rounds to."""
+
+PIPE_BYTES = 256 * KIB
+"""To take from the client at a time."""
+
+LOOK_S = 0.05
+"""Between two looks at the memory, in seconds."""
+
+
+class Growth:
+    """How much more memory than at the first look a process ever had, in bytes."""
+
+    def __init__(self, memory: Callable[[], int]) -> None:
+        self._memory = memory
+        self._first = 0
+        self.most = 0
+
+    def look(self) -> None:
+        """Look how much it has now."""
+        now = self._memory()
+        self._first = self._first or now
+        self.most = max(self.most, now - self._first)
+
+
+async def watch(begin: trio.Event, growths: Sequence[Growth]) -> None:
+    """Look again and again from `begin` on."""
+    await begin.wait()
+    while True:
+        for growth in growths:
+            growth.look()
+        await trio.sleep(LOOK_S)
+
+
+class Conversation:
+    """The client as a process in a pipe, between what is fed to it and what comes out."""
+
+    def __init__(self, process: trio.Process, size: int) -> None:
+        assert process.stdin
+        assert process.stdout
+        self._input, self._output = process.stdin, process.stdout
+        self._size = size
+        self._reply = Reply(PIECE)
+        self.warm = trio.Event()
+
+    async def feed(self) -> None:
+        """Send the message, whole pieces of it, and its end."""
+        async with self._input:
+            for _ in range(self._size // len(PIECE)):
+                await self._input.send_all(PIECE)
+
+    async def compare(self) -> None:
+        """Compare what comes with what is owed, up to the end, and see that all has come."""
+        while data := await self._output.receive_some(PIPE_BYTES):
+            self._reply.take(bytes(data))
+            if self._reply.received > self._size * WARM:
+                self.warm.set()
+        owed = self._size // len(PIECE) * len(upper(PIECE)) - self._reply.received
+        expect(owed == 0, f"{owed} bytes did not come")
+
+
+async def converse(port: int, size: int, server: Growth) -> Growth:
+    """Send so many bytes through the client, and compare all that comes; return its growth.
+
+    It must end with 0 (`subprocess.CalledProcessError`).
+    """
+    program = command("client", LOCALHOST, str(port))
+    start = partial(trio.run_process, program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(start)
+        talk, client = Conversation(process, size), Growth(partial(resident, process.pid))
+        nursery.start_soon(talk.feed)
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watch, talk.warm, [server, client])
+            await talk.compare()
+            watching.cancel_scope.cancel()
+    return client
+
+
+async def run(sizes: Sizes) -> str:
+    """Watch the memory of both sides meanwhile."""
+    size = sizes.megabytes * MEGABYTE
+    began = trio.current_time()
+    async with hosting() as host:
+        server = Growth(host.memory)
+        client = await converse(host.port, size, server)
+    rate = sizes.megabytes / (trio.current_time() - began)
+    grown = f"{server.most / MIB:.1f} MiB, the client by {client.most / MIB:.1f}"
+    expect(max(server.most, client.most) <= MOST_GROWN, f"the server grew by {grown}")
+    return f"every byte right, {rate:.0f} MB/s through the pipe; the server grew by {grown}"
+
+
+GATE = Gate(
+    number=4,
+    promise="A message may be endless: it is answered while it comes, in constant memory on both "
+    "sides.",
+    doing="{megabytes} MB without a newline, from a pipe through the client and back",
+    run=run,
+    limit=lambda sizes: 60 + sizes.megabytes / 20,
+)

@@ -1,0 +1,187 @@
+"""Gate 12: haproxy in front of two servers, one of which is restarted under load."""
+
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
+from benchmarks.servers import accepts, free_port
+
+from tests.acceptance.clients import dice_of, in_time, take_leave
+from tests.acceptance.gate import Gate, Sizes, Skipped, expect
+from tests.acceptance.servers import WatchedServer, expect_soon, hosting
+from tests.acceptance.talkers import NOTICE, QUIET_S
+from tests.helpers.program import LOCALHOST, receive, receive_all, upper
+
+CONFIGURATION = """
+global
+    maxconn 1000
+    stats socket {admin} level admin
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option redispatch 1
+frontend clients
+    bind {host}:{port}
+    default_backend servers
+backend servers
+    balance leastconn
+    server first {host}:{first} check inter 200ms
+    server second {host}:{second} check inter 200ms
+"""
+"""A small one. Health checks are no more than connections; the server logs them as clients.
+
+Each connection takes two descriptors. Without `maxconn`, haproxy makes room for as many as it is
+allowed, which is a thousand million on some machines.
+"""
+
+MOST_LINES = 80
+"""Of one conversation; the next one may be with the other server."""
+
+MOST_REST_S = 0.02
+"""Between two lines: less than the quiet in which a server that stops says goodbye."""
+
+SETTLED_S = 0.2
+"""For haproxy to stop giving out a server, in seconds; what it gave out is accepted by then."""
+
+SEED = 12
+
+
+class Proxy:
+    """An haproxy that runs, and the socket by which it is told what to do."""
+
+    def __init__(self, port: int, admin: Path) -> None:
+        self.port = port
+        self._admin = admin
+
+    async def tell(self, command: str) -> None:
+        """Give a command; what it answers is an error (haproxy management guide, 9.3)."""
+        async with await trio.open_unix_socket(self._admin) as stream:
+            await stream.send_all(command.encode() + b"\n")
+            answer = (await receive_all(stream)).decode().strip()
+        expect(not answer, f"haproxy answers to {command!r}: {answer}")
+
+
+@asynccontextmanager
+async def haproxy(program: str, first: int, second: int) -> AsyncGenerator[Proxy]:
+    """Run haproxy in front of the servers at these two ports while the block runs."""
+    with TemporaryDirectory() as folder:
+        file, admin, port = trio.Path(folder, "haproxy.cfg"), Path(folder, "admin"), free_port()
+        text = CONFIGURATION.format(
+            admin=admin, host=LOCALHOST, port=port, first=first, second=second
+        )
+        await file.write_text(text)
+        command = [program, "-db", "-f", str(file)]
+        start = partial(trio.run_process, command, stderr=subprocess.DEVNULL)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start)
+            await expect_soon(lambda: accepts(port), lambda: "haproxy does not start")
+            yield Proxy(port, admin)
+            nursery.cancel_scope.cancel()
+
+
+class Crowd:
+    """Clients of a proxy that have one conversation after the other."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._over = False
+        self._dice = dice_of(SEED)
+        self.conversations = 0
+        self.lines = 0
+        #: Lines that met the goodbye of a server on their way, after a silence.
+        self.missed = 0
+
+    def stop(self) -> None:
+        """Have no more conversations than those that go on."""
+        self._over = True
+
+    async def run(self, count: int) -> None:
+        """Be so many clients until told to stop."""
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(self._be_client, number)
+
+    async def _be_client(self, number: int) -> None:
+        while not self._over:
+            with in_time("a conversation through haproxy did not end"):
+                async with await trio.open_tcp_stream(LOCALHOST, self._port) as stream:
+                    await self._converse(stream, f"client {number}")
+            self.conversations += 1
+
+    async def _converse(self, stream: trio.SocketStream, name: str) -> None:
+        last = trio.current_time()
+        for turn in range(self._dice.randint(1, MOST_LINES)):
+            words = f"{name}, line {turn}: straße\n".encode()
+            now = trio.current_time()
+            pause, last = now - last, now
+            await stream.send_all(words)
+            answer = await receive(stream, len(upper(words)))
+            if answer != upper(words):
+                expect(
+                    pause >= QUIET_S and NOTICE.startswith(answer),
+                    f"{words!r}, sent {pause:.3f} s after others, was answered {answer!r}",
+                )
+                self.missed += 1
+                return
+            self.lines += 1
+            await trio.sleep(self._dice.uniform(0, MOST_REST_S))
+        await take_leave(stream)
+
+
+def served(server: WatchedServer) -> int:
+    """Return how many clients said something, as health checks do not."""
+    return sum(event["received"] > 0 for event in server.logged("client gone"))
+
+
+async def restart_first(proxy: Proxy, port: int, talk: float) -> int:
+    """Have the server at `port` run, stop and run again, for `talk` seconds each.
+
+    Returns how many clients the second one served.
+    """
+    async with hosting("--port", str(port)):
+        await trio.sleep(talk)
+        await proxy.tell("set server servers/first state drain")
+        await trio.sleep(SETTLED_S)
+    async with hosting("--port", str(port)) as successor:
+        await proxy.tell("set server servers/first state ready")
+        await expect_soon(
+            lambda: served(successor) > 0, lambda: "the new server was given no clients"
+        )
+        await trio.sleep(talk)
+        await proxy.tell("set server servers/first state drain")
+        await trio.sleep(SETTLED_S)
+    return served(successor)
+
+
+async def run(sizes: Sizes) -> str:
+    """Restart one of two servers while clients come and go; the other one serves them meanwhile."""
+    program = shutil.which("haproxy")
+    if program is None:
+        raise Skipped("needs haproxy")
+    port = free_port()
+    async with hosting() as second, haproxy(program, port, second.port) as proxy:
+        crowd = Crowd(proxy.port)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crowd.run, sizes.talkers)
+            count = await restart_first(proxy, port, sizes.talk)
+            crowd.stop()
+    return (
+        f"{crowd.lines} lines in {crowd.conversations} conversations, {count} of them with the "
+        f"restarted server; nothing owed lost, {crowd.missed} met a goodbye on their way"
+    )
+
+
+GATE = Gate(
+    number=12,
+    promise="Behind haproxy a server can be restarted without losing a reply.",
+    doing="haproxy, two servers, {talkers} clients; one is taken out, stopped, and brought back",
+    run=run,
+    limit=lambda sizes: 120 + 3 * sizes.talk,
+)

@@ -1,0 +1,152 @@
+"""Servers that stand at a gate: started, watched and ended as in the end-to-end tests."""
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from benchmarks.processes import most_descriptors
+
+from tests.acceptance.gate import Broken, Skipped, expect
+from tests.helpers.program import PATIENCE, Event, Server, command, eventually
+
+KIB, MIB = 1024, 1024 * 1024
+
+SPARE_DESCRIPTORS = 200
+"""What a server or this process has open or in reserve besides its connections."""
+
+MOST_KEPT = 10_000
+"""Events of which each is kept. The comings and goings of more clients are only counted."""
+
+PASSING = {"client connected", "client gone", "client refused"}
+"""The events of which there is one or more for every client."""
+
+
+STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGKILL}
+"""A second one of these would cut what the first one has left."""
+
+STATM_RESIDENT = 1
+"""The pages in memory among the fields of /proc/PID/statm."""
+
+
+class WatchedServer(Server):
+    """A server whose log is read all the time, however long it gets."""
+
+    def __init__(self, process: trio.Process) -> None:
+        super().__init__(process)
+        self._passed: Counter[tuple[str, str | None]] = Counter()
+        self._told_to_stop = False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._told_to_stop |= number in STOPPING
+        super().send(number)
+
+    async def finish(self) -> int:
+        """Tell it to stop, unless it has been told; return its exit code."""
+        return await (self.ended() if self._told_to_stop else self.stop())
+
+    def passed(self, event: str, end: str | None = None) -> int:
+        """Return how often this happened to a client; `end` as the log has it, None: any."""
+        counts = self._passed
+        return sum(counts[key] for key in counts if key[0] == event and end in {None, key[1]})
+
+    async def watch(self) -> None:
+        """Take what it writes, until it ends."""
+        await self._read()
+
+    async def end(self) -> None:
+        """See to it that it has ended, whatever that takes.
+
+        One whose log nobody reads any more would wait for that when it is told to stop.
+        """
+        await self.hang_up()
+        await self._end()
+
+    def check(self) -> None:
+        """Raise `Broken` if it wrote what it never should."""
+        bugs = [event for event in self.events if event["level"] in {"error", "critical"}]
+        expect(not bugs, f"the server had {len(bugs)} errors, the first: {bugs[:1]}")
+        expect(b"Traceback" not in self.stderr, "the server wrote a traceback")
+        expect(not self.stdout, "the server wrote to its standard output")
+
+    async def _read_stderr(self) -> None:
+        assert self._process.stderr
+        begun = b""
+        with self._reading_stderr:
+            async for data in self._process.stderr:
+                *whole, begun = (begun + data).split(b"\n")
+                for line in whole:
+                    self._note(line)
+                self._tell()
+        self.stderr += begun
+
+    def _note(self, line: bytes) -> None:
+        event: Event = json.loads(line) if line.startswith(b"{") else {}
+        if event.get("event") in PASSING:
+            self._passed[event["event"], event.get("end")] += 1
+            if len(self.events) >= MOST_KEPT:
+                return
+        else:
+            self.stderr += line + b"\n"
+        if event:
+            self.events.append(event)
+
+
+@asynccontextmanager
+async def hosting(
+    *options: str, prefix: Sequence[str] = (), code: int = 0
+) -> AsyncGenerator[WatchedServer]:
+    """Run a server on a port of the system's choice while the block runs; it logs as JSON.
+
+    It is stopped then, if it has not ended yet; it must have ended with `code`, and have had no
+    bug. `prefix` is a command that runs another one, as ``prlimit`` does.
+    """
+    arguments = ("serve", "--port", "0", "--log-format", "json", *options)
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(
+            command(*arguments, prefix=prefix),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        server = WatchedServer(process)
+        try:
+            nursery.start_soon(server.watch)
+            yield await server.ready()
+            ended = await server.finish()
+            expect(ended == code, f"the server ended with {ended}, not {code}")
+            server.check()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+                await server.end()
+            nursery.cancel_scope.cancel()
+
+
+def need_descriptors(connections: int) -> None:
+    """Raise `Skipped` unless this process, and what it starts, may have so many connections."""
+    needed, allowed = connections + SPARE_DESCRIPTORS, most_descriptors()
+    if needed > allowed:
+        raise Skipped(f"needs {needed} descriptors, {allowed} are allowed")
+
+
+async def expect_soon(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
+    """Wait until `condition` holds; raise `Broken` with the text of `otherwise` if that is long."""
+    try:
+        await eventually(condition)
+    except trio.TooSlowError as error:
+        raise Broken(otherwise()) from error
+
+
+def resident(pid: int) -> int:
+    """Return the memory of a process in bytes; 0 when it has ended (proc_pid_statm(5))."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[STATM_RESIDENT]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

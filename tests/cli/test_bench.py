@@ -1,0 +1,412 @@
+"""``bench`` as a command: what it prints and its exit code, in virtual time, in memory."""
+
+import errno
+import io
+import json
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from trio_upper.cli import bench
+from trio_upper.cli.bench import REFRESH, Options
+from trio_upper.client.connect import Target
+from trio_upper.client.failures import Attempt, CannotConnect
+from trio_upper.stdio.streams import OutputClosed, OutputError
+
+TIMEOUT = 10_000
+"""Seconds of virtual time after which a test has failed."""
+
+PROCESS_TIMEOUT = 60
+"""Seconds after which a process has failed; none is waited for."""
+
+TARGET = Target(host="example.lan", port=80)
+REFUSED = CannotConnect(
+    "example.lan",
+    80,
+    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
+    seconds=0.5,
+)
+
+# How long a reply takes, in seconds: a power of two, so that sums of it are exact.
+DELAY = 1 / 64
+
+HalfCloseable = trio.abc.HalfCloseableStream
+Peer = Callable[[HalfCloseable], Awaitable[None]]
+
+
+class Killed(BaseException):
+    """Stands for the end of this process by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+
+class Output:
+    """Standard output; raises `error` when it is written, or is never written if it `blocks`."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.error: Exception | None = None
+        self.blocks: Callable[[], object] | None = None
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closed = True
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.error:
+            raise self.error
+        if self.blocks:
+            self.blocks()
+            await trio.sleep_forever()
+        self.written += data
+
+    @property
+    def lines(self) -> list[str]:
+        return self.written.decode().splitlines()
+
+
+class World:
+    """All that surrounds the command: the peers, standard output, and what was dialled."""
+
+    def __init__(self) -> None:
+        self.peer: Peer = answering(bytes.upper)
+        self.output = Output()
+        self.refused = 0
+        self.dialled: list[tuple[Target, dict[str, object]]] = []
+        self.descriptors_raised = False
+
+    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.dialled.append((target, options))
+        if len(self.dialled) <= self.refused:
+            raise REFUSED
+        ours, theirs = memory_stream_pair()
+        trio.lowlevel.spawn_system_task(self._serve, theirs)
+        return ours
+
+    async def _serve(self, stream: HalfCloseable) -> None:
+        with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
+            await self.peer(stream)
+        await stream.aclose()
+
+    def raise_descriptor_limit(self) -> None:
+        self.descriptors_raised = True
+
+
+def answering(reply: Callable[[bytes], bytes], *, times: float = float("inf")) -> Peer:
+    """Return a peer that gives so many right replies, and then one by `reply`; then it leaves."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        number = 0
+        async for message in stream:
+            number += 1
+            await trio.sleep(DELAY)
+            if number > times:
+                await stream.send_all(reply(bytes(message)))
+                return
+            await stream.send_all(bytes(message).upper())
+
+    return peer
+
+
+def raising(number: signal.Signals, *, times: int) -> Peer:
+    """Return a peer that raises a signal after so many replies, and then says no more."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        for _ in range(times):
+            message = await stream.receive_some()
+            await trio.sleep(DELAY)
+            await stream.send_all(bytes(message).upper())
+        await stream.receive_some()
+        signal.raise_signal(number)
+        await trio.sleep_forever()
+
+    return peer
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+
+    async def bounded(job: Callable[..., Any], *args: object) -> Any:
+        with trio.fail_after(TIMEOUT):
+            return await job(*args)
+
+    def run_in_virtual_time(*job: Any) -> Any:
+        return real_run(bounded, *job, clock=MockClock(autojump_threshold=0))
+
+    def killed(number: signal.Signals) -> None:
+        raise Killed(number)
+
+    real_run = trio.run
+    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    monkeypatch.setattr(bench, "connect", made.connect)
+    monkeypatch.setattr(bench, "open_output", lambda: made.output)
+    monkeypatch.setattr(bench, "end_by", killed)
+    monkeypatch.setattr(bench, "raise_descriptor_limit", made.raise_descriptor_limit)
+    return made
+
+
+def run(**options: Any) -> int:
+    return bench.run(TARGET, Options(**options))
+
+
+# ------------------------------------------------------------------ the report
+
+
+def test_throughput_latency_and_the_histogram(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In plain text on standard output; exit code 0, for no client failed."""
+    assert run(clients=2, seconds=10, size=1000, pipeline=3) == 0
+    assert world.output.lines == [
+        "example.lan port 80: 2 clients, 3 in flight each, 1,000 bytes a message",
+        "messages    3,840 answered in 10.00 s, 0 wrong; 0 clients failed",
+        "throughput  384 messages/s   0.384 MB/s",
+        (
+            "latency     min 15.625   p50 15.625   p90 15.625   p99 15.625   p99.9 15.625   "
+            "max 15.625 ms"
+        ),
+        "",
+        "15 to 18 ms |########################################|     3,840",
+        "",
+    ]
+    assert world.output.closed
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """With ``--json``, and nothing else; the units are in the names."""
+    assert run(clients=2, seconds=10, size=1000, pipeline=3, as_json=True) == 0
+    [line] = world.output.lines
+    assert json.loads(line) == {
+        "host": "example.lan",
+        "port": 80,
+        "clients": 2,
+        "pipeline": 3,
+        "size_bytes": 1000,
+        "seconds": 10,
+        "messages": 3840,
+        "wrong": 0,
+        "failed_clients": 0,
+        "messages_per_s": 384,
+        "megabytes_per_s": 0.384,
+        "min_ms": 15.625,
+        "p50_ms": 15.625,
+        "p90_ms": 15.625,
+        "p99_ms": 15.625,
+        "p99_9_ms": 15.625,
+        "max_ms": 15.625,
+        "reasons": {},
+    }
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_server_that_answers_wrongly_makes_the_exit_code_1(world: World) -> None:
+    """How many were wrong is said, and what was measured until then."""
+    world.peer = answering(bytes.lower, times=65)
+    assert run(clients=3, seconds=10) == 1
+    assert world.output.lines[:3] == [
+        "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
+        "messages    192 answered in 1.02 s, 3 wrong; 3 clients failed",
+        "throughput  189 messages/s   0.006 MB/s",
+    ]
+    assert world.output.lines[-1].startswith("3 x this is not the reply: 'aaaa")
+
+
+def test_a_server_that_vanishes_ends_it(world: World) -> None:
+    """With the report of what there was, and exit code 1."""
+    world.peer = answering(lambda _: b"", times=65)
+    assert run(clients=3, seconds=10) == 1
+    assert world.output.lines[1] == "messages    192 answered in 1.02 s, 0 wrong; 3 clients failed"
+    assert world.output.lines[-1] == "3 x the server closed the connection"
+
+
+def test_what_cannot_connect_is_counted_by_its_sentence(world: World) -> None:
+    """The others run, and the exit code is 1."""
+    world.refused = 2
+    assert run(clients=3, seconds=1) == 1
+    assert world.output.lines[1] == "messages    64 answered in 1.00 s, 0 wrong; 2 clients failed"
+    assert world.output.lines[-1] == f"2 x {REFUSED}"
+
+
+def test_of_nothing_there_is_a_report(world: World) -> None:
+    """No statistics, but why; exit code 1."""
+    world.refused = 3
+    assert run(clients=3) == 1
+    assert world.output.lines == [
+        "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
+        "messages    0 answered in 0.00 s, 0 wrong; 3 clients failed",
+        "nothing was measured",
+        f"3 x {REFUSED}",
+    ]
+
+
+def test_of_nothing_json_has_no_times(world: World) -> None:
+    """Null is what JSON has for that; the reasons are counted."""
+    world.refused = 3
+    assert run(clients=3, as_json=True) == 1
+    told = json.loads(world.output.written)
+    assert [told[name] for name in ("messages", "seconds", "messages_per_s")] == [0, 0, 0]
+    assert {told[f"{name}_ms"] for name in ("min", "p50", "p90", "p99", "p99_9", "max")} == {None}
+    assert told["failed_clients"] == 3
+    assert told["reasons"] == {str(REFUSED): 3}
+
+
+def test_it_connects_as_the_options_have_it(world: World) -> None:
+    """Each client in the same way, with as many descriptors as there can be."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    run(clients=2, seconds=1, connect_timeout=3, wait=60, tls=tls)
+    assert world.dialled == 2 * [(TARGET, {"connect_timeout": 3, "wait": 60, "tls": tls})]
+    assert world.descriptors_raised
+
+
+# ------------------------------------------------------------------ how it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_early_with_the_report(world: World, number: signal.Signals) -> None:
+    """Of what there is, and exit code 0 if that was all right."""
+    world.peer = raising(number, times=65)
+    assert run(clients=1, seconds=100) == 0
+    assert world.output.lines[1] == "messages    64 answered in 1.00 s, 0 wrong; 0 clients failed"
+
+
+def test_a_signal_before_the_start_is_no_success(world: World) -> None:
+    """Nothing was measured."""
+    world.peer = raising(signal.SIGINT, times=0)
+    assert run(clients=1) == 1
+    assert world.output.lines[2:] == ["nothing was measured"]
+
+
+def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:
+    """SIGHUP ends the process as it ends others."""
+    world.peer = raising(signal.SIGHUP, times=9)
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGHUP
+    assert world.output.lines == []
+
+
+def test_a_second_signal_ends_it_where_nobody_reads(world: World) -> None:
+    """A report that cannot be written does not hold the process."""
+    world.output.blocks = partial(signal.raise_signal, signal.SIGTERM)
+    with pytest.raises(Killed) as killed:
+        run(seconds=1)
+    assert killed.value.number is signal.SIGTERM
+    assert world.output.closed
+
+
+def test_when_nobody_reads_any_more_it_ends_quietly(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As other filters do in ``| head -1``."""
+    world.output.error = OutputClosed(1, "cannot be written", BrokenPipeError(errno.EPIPE, ""))
+    with pytest.raises(Killed) as killed:
+        run(seconds=1)
+    assert killed.value.number is signal.SIGPIPE
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And exit code 1."""
+    world.output.error = OutputError(1, "cannot be written", OSError(errno.ENOSPC, ""))
+    assert run(seconds=1) == 1
+    assert capsys.readouterr().err == (
+        "trio-upper: standard output cannot be written: "
+        "the disk is full; free some space or write elsewhere\n"
+    )
+
+
+def test_a_bug_is_not_explained_away(world: World) -> None:
+    """Only what is known to go wrong becomes a line."""
+    world.output.error = RuntimeError("a bug")
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        run(seconds=1)
+
+
+# ------------------------------------------------------------------ progress
+
+
+class Terminal(io.StringIO):
+    """Standard error at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make standard error a terminal that understands escape sequences.
+
+    No fixture, for pytest sets `sys.stderr` once more when the fixtures are there.
+    """
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    return terminal
+
+
+def test_a_terminal_sees_the_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many have connected, then how fast and how far they are; nothing on standard output."""
+
+    async def slow_to_begin(stream: HalfCloseable) -> None:
+        await trio.sleep(10 * REFRESH)
+        await answering(bytes.upper)(stream)
+
+    terminal = at_terminal(monkeypatch)
+    world.peer = slow_to_begin
+    assert run(clients=2, seconds=10, as_json=True) == 0
+    shown = terminal.getvalue()
+    assert "connecting" in shown
+    assert "128 messages/s" in shown
+    assert shown.index("connecting") < shown.index(" 10%") < shown.index(" 90%")
+    assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar is gone
+    assert len(world.output.lines) == 1
+
+
+def test_ctrl_c_takes_the_progress_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal is left as it was."""
+    terminal = at_terminal(monkeypatch)
+    world.peer = raising(signal.SIGINT, times=65)
+    assert run(clients=1, seconds=100) == 0
+    assert terminal.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
+
+
+def test_without_standard_error_there_is_no_progress(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be closed."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(seconds=1) == 0
+
+
+def test_what_draws_the_progress_is_loaded_only_to_draw() -> None:
+    """Importing the command is cheap, and so is a run in a pipe."""
+    program = "import sys, trio_upper.cli.bench; print('rich' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=PROCESS_TIMEOUT, check=True
+    )
+    assert done.stdout == b"False\n"

@@ -1,0 +1,635 @@
+"""``client`` in a pipe and with ``-m``: what goes where, and the exit code."""
+
+import errno
+import io
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import trio
+from tests.helpers.streams import NoHalfClose
+from trio.testing import MemoryReceiveStream, MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_upper.cli import client, progress
+from trio_upper.cli.client import CLOSE_TIMEOUT, QUOTED, SLOW, Options, explain, quote
+from trio_upper.client.connect import Target
+from trio_upper.client.converse import Ending, Outcome
+from trio_upper.client.failures import Attempt, CannotConnect, Cause
+from trio_upper.protocol import idle_notice, shutdown_notice
+from trio_upper.stdio.streams import InputError, OutputClosed, OutputError
+
+TIMEOUT = 1000
+"""Seconds of virtual time after which a test has failed."""
+
+TARGET = Target(host="example.lan", port=80)
+REFUSED = CannotConnect(
+    "example.lan",
+    80,
+    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
+    seconds=0.5,
+)
+BROKEN_PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+HANGING_UP = OSError(errno.EIO, "Input/output error")
+NO_SUCH_INPUT = OSError(errno.EBADF, "Bad file descriptor")
+
+Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
+
+
+class Killed(BaseException):
+    """Stands for the end of this process by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+
+class Input(trio.abc.ReceiveStream):
+    """Standard input, of which `size` bytes are left as far as one knows."""
+
+    def __init__(self) -> None:
+        self._stream = MemoryReceiveStream()
+        self.put_data = self._stream.put_data
+        self.put_eof = self._stream.put_eof
+        self.size: int | None = None
+        self.closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._stream.aclose()
+
+
+class Output:
+    """Standard output; raises `error` when it is written, and `late_error` when it is closed."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.error: Exception | None = None
+        self.late_error: Exception | None = None
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closed = True
+        if self.late_error:
+            raise self.late_error
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.error:
+            raise self.error
+        self.written += data
+
+
+class World:
+    """All that surrounds a client: the peer, standard input and output, and what was dialled."""
+
+    def __init__(self) -> None:
+        self.peer: Peer = upper
+        self.input = Input()
+        self.output = Output()
+        self.opened: list[str] = []
+        self.dialled: list[tuple[Target, dict[str, object]]] = []
+        self.failure: Exception | None = None
+        self.delay = 0.0
+        self.wrap: Callable[[trio.abc.HalfCloseableStream], trio.abc.Stream] = lambda stream: stream
+        self.stream: trio.abc.Stream | None = None
+
+    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
+        await trio.sleep(self.delay)
+        self.opened.append("connection")
+        self.dialled.append((target, options))
+        if self.failure:
+            raise self.failure
+        ours, theirs = memory_stream_pair()
+        trio.lowlevel.spawn_system_task(self._serve, theirs)
+        self.stream = self.wrap(ours)
+        return self.stream
+
+    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        await self.peer(stream)
+        await stream.aclose()
+
+    async def open_input(self) -> Input:
+        await trio.lowlevel.checkpoint()
+        self.opened.append("input")
+        return self.input
+
+    def open_output(self) -> Output:
+        self.opened.append("output")
+        return self.output
+
+
+async def upper(stream: trio.abc.HalfCloseableStream) -> None:
+    """Answer as a server does, for ASCII."""
+    async for data in stream:
+        await stream.send_all(bytes(data).upper())
+
+
+def saying(words: bytes) -> Peer:
+    """Return a peer that says `words` and closes, having read what there was."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(words)
+
+    return peer
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+
+    plain_run = trio.run
+
+    async def bounded(job: Callable[..., Any], *args: object) -> Any:
+        with trio.fail_after(TIMEOUT):
+            return await job(*args)
+
+    def run_in_virtual_time(*job: Any) -> Any:
+        return plain_run(bounded, *job, clock=MockClock(autojump_threshold=0))
+
+    def killed(number: signal.Signals) -> None:
+        raise Killed(number)
+
+    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    monkeypatch.setattr(client, "connect", made.connect)
+    monkeypatch.setattr(client, "open_input", made.open_input)
+    monkeypatch.setattr(client, "open_output", made.open_output)
+    monkeypatch.setattr(client, "end_by", killed)
+    return made
+
+
+def run(messages: Sequence[str] = (), options: Options = Options()) -> int:  # noqa: B008 - frozen
+    return client.run(TARGET, messages, options)
+
+
+class Recorded(NoHalfClose):
+    """A stream that knows whether it was closed."""
+
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await super().aclose()
+
+
+# ------------------------------------------------------------------ ways in and out
+
+
+def test_each_message_is_sent_as_a_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """With ``-m`` standard input is not read; replies alone are on standard output."""
+    assert run(["hello", "", "bye"]) == 0
+    assert world.output.written == b"HELLO\n\nBYE\n"
+    assert world.output.closed
+    assert world.opened == ["output", "connection"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_message_that_is_not_utf8_goes_out_as_it_was_given(world: World) -> None:
+    """The bytes on the command line are the bytes on the wire (PEP 383)."""
+    assert run(["\udcff"]) == 0
+    assert world.output.written == b"\xff\n"
+
+
+def test_standard_input_goes_out_byte_for_byte(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without ``-m``, and with no newline added at its end."""
+    world.input.put_data(b"hello\nthere")
+    world.input.put_eof()
+    assert run() == 0
+    assert world.output.written == b"HELLO\nTHERE"
+    assert world.input.closed
+    assert capsys.readouterr() == ("", "")
+
+
+def test_both_ends_are_open_before_anybody_is_connected_to(world: World) -> None:
+    """Where they cannot be, nobody hears of it, and no socket can get the number of one."""
+    world.input.put_eof()
+    assert run() == 0
+    assert world.opened == ["output", "input", "connection"]
+
+
+def test_it_connects_as_the_options_have_it(world: World) -> None:
+    """Each option reaches the dialling."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    run(["x"], Options(connect_timeout=1, wait=2, tls=tls))
+    assert world.dialled == [(TARGET, {"connect_timeout": 1, "wait": 2, "tls": tls})]
+
+
+@pytest.mark.parametrize("messages", [["x"], []])
+def test_no_connection_is_one_line_and_exit_code_1(
+    world: World, capsys: pytest.CaptureFixture[str], messages: list[str]
+) -> None:
+    """What `failures` says of it, as the program's own line; nothing is read, written or left."""
+    world.failure = REFUSED
+    world.input.put_data(b"hello\n")
+    assert run(messages) == 1
+    assert capsys.readouterr() == ("", f"trio-upper: {REFUSED}\n")
+    assert world.output.written == b""
+    assert world.output.closed
+    assert world.input.closed is not bool(messages)
+
+
+def test_a_reader_that_has_left_ends_it_as_sigpipe_does(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `| head -1` ends other filters: without a word."""
+    world.output.error = OutputClosed(1, "cannot be written", BROKEN_PIPE)
+    with pytest.raises(Killed) as killed:
+        run(["x"])
+    assert killed.value.number is signal.SIGPIPE
+    assert capsys.readouterr() == ("", "")
+
+
+def test_output_that_cannot_be_written_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk is no traceback."""
+    world.output.error = OutputError(1, "cannot be written", DISK_FULL)
+    assert run(["x"]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("trio-upper: standard output cannot be written: the disk is full")
+    assert err.count("\n") == 1
+
+
+def test_output_that_proves_to_be_lost_at_the_end_is_no_success(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every reply came, and the disk is full all the same: the one thing that is said."""
+    world.output.late_error = OutputError(1, "cannot be written", DISK_FULL)
+    assert run(["x"]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("trio-upper: standard output cannot be written: the disk is full")
+    assert err.count("\n") == 1
+
+
+def test_input_that_cannot_be_read_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory or a descriptor of the wrong direction is no traceback."""
+
+    async def fail(max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise InputError(0, "cannot be read", NO_SUCH_INPUT)
+
+    monkeypatch.setattr(world.input, "receive_some", fail)
+    assert run() == 1
+    _, err = capsys.readouterr()
+    assert err.startswith("trio-upper: standard input cannot be read: it is closed")
+    assert err.count("\n") == 1
+
+
+def test_a_bug_is_not_explained_away(world: World) -> None:
+    """Only what is known to go wrong becomes a line."""
+    world.output.error = RuntimeError("a bug")
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        run(["x"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_by_itself(
+    world: World, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of waiting for input: no word, and the connection is closed first."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        await wait_all_tasks_blocked()
+        signal.raise_signal(number)
+        await trio.sleep_forever()
+
+    world.peer, world.wrap = peer, Recorded
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is number
+    assert capsys.readouterr() == ("", "")
+    assert world.output.closed
+    assert isinstance(world.stream, Recorded)
+    assert world.stream.closed
+
+
+class Keyboard(io.StringIO):
+    """Standard input at a terminal, which hangs up when it is told to."""
+
+    hung_up = False
+
+    def isatty(self) -> bool:
+        return not self.hung_up
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Keyboard:
+    made = Keyboard()
+    monkeypatch.setattr(sys, "stdin", made)
+    return made
+
+
+def test_a_terminal_may_end_the_input(world: World, keyboard: Keyboard) -> None:
+    """Ctrl-D is an end as good as any."""
+    world.input.put_data(b"hello\n")
+    world.input.put_eof()
+    assert run() == 0
+
+
+@pytest.mark.parametrize("error", [None, InputError(0, "cannot be read", HANGING_UP)])
+def test_a_terminal_that_hangs_up_is_no_end_of_the_input(
+    world: World, keyboard: Keyboard, monkeypatch: pytest.MonkeyPatch, error: InputError | None
+) -> None:
+    """It reads like one, or fails, but it ends by SIGHUP, also if that itself comes later."""
+
+    async def hang_up(max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        keyboard.hung_up = True
+        if error:
+            raise error
+        return b""
+
+    monkeypatch.setattr(world.input, "receive_some", hang_up)
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGHUP
+
+
+def test_without_input_a_terminal_is_not_missed(world: World, keyboard: Keyboard) -> None:
+    """With ``-m`` all is sent and answered, whatever becomes of standard input."""
+
+    async def peer(stream: trio.abc.HalfCloseableStream) -> None:
+        keyboard.hung_up = True
+        await upper(stream)
+
+    world.peer = peer
+    assert run(["hello"]) == 0
+
+
+# ------------------------------------------------------------------ what takes long
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+CONNECTING = "trio-upper: connecting to example.lan port 80"
+
+
+@pytest.mark.parametrize(
+    ("delay", "options", "said"),
+    [
+        (SLOW - 0.1, Options(), ""),
+        (SLOW + 0.1, Options(), f"{CONNECTING} …\n"),
+        (100, Options(wait=120), f"{CONNECTING}, trying for 120 s …\n"),
+        (100, Options(quiet=True), ""),
+    ],
+)
+def test_a_connection_that_takes_long_is_said_to_be_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch, delay: float, options: Options, said: str
+) -> None:
+    """Once, where somebody sees it and has not asked for quiet, whether it comes about or not."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    world.delay = delay
+    assert run(["hello"], options) == 0
+    assert screen.getvalue() == said
+    world.failure = REFUSED
+    assert run(["hello"], options) == 1
+    assert screen.getvalue() == f"{said}{said}trio-upper: {REFUSED}\n"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_nobody_is_told_where_nobody_sees_it(
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    closed: bool,
+) -> None:
+    """A script gets what went wrong, and nothing else."""
+    if closed:
+        monkeypatch.setattr(sys, "stderr", None)
+    world.delay = 100
+    assert run(["hello"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------ the progress
+
+
+class Meter:
+    """Stands for the real one; keeps what it was made of, and when it was shown and taken away."""
+
+    made: list[int | None]
+    seen: list[str]
+
+    def __init__(self, source: AsyncIterator[bytes], size: int | None) -> None:
+        self._source = source
+        self.made.append(size)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._source)
+
+    async def show(self) -> None:
+        self.seen.append("shown")
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.seen.append("taken away")
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> type[Meter]:
+    Meter.made, Meter.seen = [], []
+    monkeypatch.setattr(progress, "is_wanted", lambda: True)
+    monkeypatch.setattr(progress, "Meter", Meter)
+    return Meter
+
+
+@pytest.mark.parametrize("size", [11, None])
+def test_progress_is_shown_where_somebody_sees_it(
+    world: World, meter: type[Meter], size: int | None
+) -> None:
+    """From the beginning to the end of the conversation, with the size of the input if known."""
+    world.input.put_data(b"hello\nthere")
+    world.input.put_eof()
+    world.input.size = size
+    assert run() == 0
+    assert world.output.written == b"HELLO\nTHERE"
+    assert meter.made == [size]
+    assert meter.seen == ["shown", "taken away"]
+
+
+def test_messages_have_progress_too(world: World, meter: type[Meter]) -> None:
+    """They may be many; how many bytes they are nobody has counted."""
+    assert run(["hello"]) == 0
+    assert world.output.written == b"HELLO\n"
+    assert meter.made == [None]
+
+
+def test_progress_is_taken_away_before_anything_is_said(
+    world: World, meter: type[Meter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure is a line of its own."""
+    monkeypatch.setattr(client, "say", meter.seen.append)
+    world.peer = saying(b"HEL")
+    assert run(["hello"]) == 1
+    assert meter.seen[:2] == ["shown", "taken away"]
+    assert len(meter.seen) == 3
+
+
+def test_quiet_has_no_progress(world: World, meter: type[Meter]) -> None:
+    """Nobody asked for it."""
+    assert run(["hello"], Options(quiet=True)) == 0
+    assert not meter.made
+    assert not meter.seen
+
+
+# ------------------------------------------------------------------ how it went
+
+
+def test_a_notice_goes_to_standard_error(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the server's words, and never to standard output."""
+    world.peer = saying(b"HELLO\n" + shutdown_notice())
+    world.input.put_data(b"hello\n")
+    assert run() == 1
+    assert world.output.written == b"HELLO\n"
+    assert capsys.readouterr() == ("", "trio-upper: closing, the server is shutting down\n")
+
+
+def test_a_server_that_closes_early_is_a_failure(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it owed is counted to the byte; the input, which has not ended, is not waited for."""
+    world.peer = saying(b"HEL")
+    world.input.put_data(b"hello\n")
+    assert run() == 1
+    assert world.output.written == b"HEL"
+    assert capsys.readouterr().err == (
+        "trio-upper: the server closed the connection: 3 of 6 bytes were not answered\n"
+    )
+
+
+def test_a_silent_server_is_given_up_on(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reply time-out of the options is the one that holds."""
+
+    async def silent(stream: trio.abc.HalfCloseableStream) -> None:
+        await trio.sleep_forever()
+
+    world.peer = silent
+    assert run(["hello"], Options(reply_timeout=2.5)) == 1
+    assert capsys.readouterr().err == (
+        "trio-upper: no reply came for 2.5 s: 6 of 6 bytes were not answered\n"
+    )
+
+
+def test_a_close_that_waits_for_the_peer_has_a_deadline(world: World) -> None:
+    """A TLS peer that never answers the closing alert holds nobody up, and changes nothing."""
+    waited: list[float] = []
+
+    class Stuck(NoHalfClose):
+        async def aclose(self) -> None:
+            began = trio.current_time()
+            try:
+                await trio.sleep_forever()
+            finally:
+                waited.append(trio.current_time() - began)
+                await super().aclose()
+
+    world.wrap = Stuck
+    assert run(["hello"]) == 0
+    assert world.output.written == b"HELLO\n"
+    assert waited == [pytest.approx(CLOSE_TIMEOUT)]
+
+
+def outcome(ending: Ending, owed: int = 0, unanswered: int = 0, **more: Any) -> Outcome:
+    return Outcome(ending=ending, owed=owed, unanswered=unanswered, **more)
+
+
+CUT = "the input ends inside a character, and TLS cannot say so to the server"
+RESET = trio.BrokenResourceError("x")
+RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("how", "lines"),
+    [
+        (outcome(Ending.ANSWERED, 6), []),
+        (
+            outcome(Ending.ANSWERED, 6, 1),
+            [f"{CUT}: 1 of 6 bytes were not answered"],
+        ),
+        (outcome(Ending.CLOSED), ["the server closed the connection"]),
+        (
+            outcome(Ending.CLOSED, 6, 2),
+            ["the server closed the connection: 2 of 6 bytes were not answered"],
+        ),
+        (
+            outcome(Ending.NOTICE, words=b"\n" + idle_notice(600)),
+            ["closing, no message for 600 s"],
+        ),
+        (
+            outcome(Ending.NOTICE, 6, 6, words=b"trio-upper: \x1b[2J\n"),
+            [r"\x1b[2J: 6 of 6 bytes were not answered"],
+        ),
+        (
+            outcome(Ending.FOREIGN, 6, 6, words=b"SSH-2.0-x\r\n"),
+            ["this does not look like a trio-upper server; it said: 'SSH-2.0-x'"],
+        ),
+        (
+            outcome(Ending.FOREIGN, 6, 6, words=b"\x15\x03\x01\x00\x02\x02\x46"),
+            [Cause.TLS_WANTED.sentence],
+        ),
+        (
+            outcome(Ending.FOREIGN, 6, 6, words=b"\r\n"),
+            ["this does not look like a trio-upper server; it said: an empty line"],
+        ),
+        (outcome(Ending.SILENT, 6, 6), ["no reply came for 2.5 s: 6 of 6 bytes were not answered"]),
+        (
+            outcome(Ending.BROKEN, 6, 6, error=RESET),
+            ["the server reset the connection: 6 of 6 bytes were not answered"],
+        ),
+        (outcome(Ending.BROKEN, error=RESET), ["the server reset the connection"]),
+        (outcome(Ending.BROKEN), ["the connection broke"]),
+    ],
+)
+def test_each_ending_has_its_words(how: Outcome, lines: list[str]) -> None:
+    """Nothing if all is well; else why, and what is missing, in one line."""
+    assert explain(how, Options(reply_timeout=2.5)) == lines
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (b"SSH-2.0-x\r\nmore", "'SSH-2.0-x'"),
+        (b"\r\n\nhello\n", "'hello'"),
+        (b"\x1b[31mred\xff", r"'\x1b[31mred\xff'"),
+        (b"", "''"),
+        (b"x" * QUOTED, f"'{'x' * QUOTED}'"),
+        (b"x" * (QUOTED + 1), f"'{'x' * QUOTED}…'"),
+    ],
+)
+def test_a_quote_is_one_line_that_harms_no_terminal(words: bytes, quoted: str) -> None:
+    """The first line that says something, escaped, and cut where it gets long."""
+    assert quote(words) == quoted
+
+
+def test_a_quote_may_be_shorter() -> None:
+    """Where many stand on one line."""
+    assert quote(b"hello", 5) == "'hello'"
+    assert quote(b"hello", 4) == "'hell…'"

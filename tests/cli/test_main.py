@@ -1,0 +1,720 @@
+"""The command line in this process: what reaches the commands, usage errors, and exit codes."""
+
+import errno
+import io
+import os
+import runpy
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file
+
+from trio_upper import __version__
+from trio_upper.cli import bench, client, dialogue, ping, serve
+from trio_upper.cli import output as commands
+from trio_upper.cli.client import Options
+from trio_upper.cli.main import main
+from trio_upper.cli.output import say
+from trio_upper.client.connect import Target
+from trio_upper.protocol import DEFAULT_PORT
+from trio_upper.server.server import Settings
+
+TIMEOUT = 60
+"""Seconds after which a test has failed; none is waited for."""
+
+CODE = 7
+"""What each command returns here, and no usage error does."""
+
+
+class Terminal(io.StringIO):
+    """A standard stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Called:
+    """Stands for a command's `run`, and keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.arguments: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+        self.times = 0
+        #: What it does.
+        self.then: Callable[[], object] = lambda: None
+
+    def __call__(self, *arguments: Any, **options: Any) -> int:
+        self.arguments, self.options = arguments, options
+        self.times += 1
+        self.then()
+        return CODE
+
+
+@pytest.fixture(autouse=True)
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No terminal, unless a test has one, and words of the process that nobody asked for."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys, "argv", ["trio-upper", "serve", "--host", "::"])
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, command: Any) -> Called:
+    called = Called()
+    monkeypatch.setattr(command, "run", called)
+    return called
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Called:
+    return replaced(monkeypatch, serve)
+
+
+@pytest.fixture
+def talking(monkeypatch: pytest.MonkeyPatch) -> Called:
+    return replaced(monkeypatch, client)
+
+
+@pytest.fixture
+def prompting(monkeypatch: pytest.MonkeyPatch) -> Called:
+    return replaced(monkeypatch, dialogue)
+
+
+@pytest.fixture
+def pinging(monkeypatch: pytest.MonkeyPatch) -> Called:
+    return replaced(monkeypatch, ping)
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Called:
+    return replaced(monkeypatch, bench)
+
+
+def run(*arguments: str) -> object:
+    """Return the exit code of the program."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """Return the one line that the program complains with, without its beginning."""
+    assert run(*arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    beginning = "trio-upper: "
+    assert line.startswith(beginning)
+    return line.removeprefix(beginning)
+
+
+# ------------------------------------------------------------------ the program
+
+
+def test_the_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes to standard output, with exit code 0."""
+    assert run("--version") == 0
+    assert capsys.readouterr() == (f"trio-upper, version {__version__}\n", "")
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+@pytest.mark.parametrize("command", [(), ("serve",), ("client",), ("ping",), ("bench",)])
+def test_help_goes_to_standard_output(
+    capsys: pytest.CaptureFixture[str], command: Sequence[str], word: str
+) -> None:
+    """Somebody asked for it, so it is no error."""
+    assert run(*command, word) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: ")
+    assert err == ""
+
+
+def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to look into the code for them."""
+    run("serve", "--help")
+    assert f"[default: {DEFAULT_PORT}]" in capsys.readouterr().out
+
+
+def test_without_a_command_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, for nothing was done: a usage error."""
+    assert run() == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(command in err for command in ("serve", "client", "ping", "bench"))
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, that says where to look."""
+    text = complaint(capsys, "sevre")
+    assert "sevre" in text
+    assert text.endswith(" --help")
+
+
+def test_an_option_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help that is pointed to is that of the command."""
+    text = complaint(capsys, "serve", "--prot", "80")
+    assert "--prot" in text
+    assert text.endswith(" serve --help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["client", "-m"], "Option '-m' requires an argument; see "),
+        (["client", "--tls=1"], "Option '--tls' does not take a value; see "),
+        (["serve", "--grace"], "Option '--grace' requires an argument; see "),
+        (["ping", "x", "-c"], "Option '-c' requires an argument; see "),
+        (["bench", "x", "--size"], "Option '--size' requires an argument; see "),
+        (["client", "--mesage", "x"], "No such option '--mesage'. Did you mean '--message'? See "),
+    ],
+)
+def test_the_help_of_the_command_is_pointed_to(
+    capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
+) -> None:
+    """Whatever is wrong, also where click itself does not say with which command."""
+    text = complaint(capsys, *arguments)
+    assert text.startswith(said)
+    assert text.endswith(f" {arguments[0]} --help")
+
+
+def test_a_value_from_the_environment_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads of an option that was not given knows where it stands."""
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_CONNECT_TIMEOUT", "soon")
+    text = complaint(capsys, "client")
+    assert " (from TRIO_UPPER_CLIENT_CONNECT_TIMEOUT); see " in text
+    assert "from" not in complaint(capsys, "client", "--connect-timeout", "soon")
+
+
+def test_a_usage_error_without_a_context_names_the_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where click does not know the command, the whole program's help is pointed to."""
+    import click
+
+    from trio_upper.cli import main as cli
+
+    def fail(**_: object) -> None:
+        raise click.UsageError("no.")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    assert complaint(capsys, "x") == "no; see trio-upper --help"
+
+
+def test_ctrl_c_outside_of_trio_is_no_traceback() -> None:
+    """While the rooms are being imported the process ends by SIGINT, too, as ever."""
+    program = """if True:
+        import signal
+        from trio_upper.cli import main as cli
+        from trio_upper.cli import client
+        client.run = lambda *_: signal.raise_signal(signal.SIGINT)
+        cli.main(["client", "-m", "x"])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT, check=False
+    )
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_outside_of_trio_is_the_signal_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Click makes an error of its own out of it; the shell is to see SIGINT."""
+    raised: list[int] = []
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    def raise_signal(number: int) -> None:
+        raised.append(number)
+        raise SystemExit
+
+    monkeypatch.setattr(client, "run", interrupt)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "raise_signal", raise_signal)
+    run("client", "-m", "x")
+    assert raised == [signal.SIGINT]
+
+
+def test_the_module_is_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m trio_upper` does as the script does, with the arguments of the process."""
+    monkeypatch.setattr(sys, "argv", ["trio_upper", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("trio_upper", run_name="__main__")
+    assert caught.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------ what is said
+
+
+def test_what_is_said_is_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the program's name, as a filter's words among those of others."""
+    say("hello")
+    assert capsys.readouterr() == ("", "trio-upper: hello\n")
+
+
+def test_what_is_said_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where standard error is a pipe, which Python itself would fill first."""
+    reading, writing = os.pipe()
+    with open_pipe(writing) as stderr, io.FileIO(reading) as pipe:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        say("hello")
+        os.set_blocking(reading, False)
+        assert pipe.read(100) == b"trio-upper: hello\n"
+
+
+def open_pipe(writing: int) -> io.TextIOWrapper:
+    """Return a stream that gathers what it writes to a pipe."""
+    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(writing, "w")))
+
+
+def test_without_standard_error_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And nothing fails, nor does it go anywhere else."""
+    monkeypatch.setattr(sys, "stderr", None)
+    say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("code", [errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EAGAIN])
+def test_where_standard_error_cannot_be_written_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    """Whoever has left or filled the disk loses words, and changes nothing else."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(code, "")
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_of_standard_error_that_has_left_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel says so when the line is written out."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stderr = open_pipe(writing)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    say("hello")
+    with pytest.raises(BrokenPipeError):
+        stderr.close()  # which shows that it was told
+
+
+def test_the_first_error_of_nested_groups() -> None:
+    """What the nurseries wrapped is found, however deep."""
+    first, second = ValueError(1), ValueError(2)
+    group = BaseExceptionGroup("", [ExceptionGroup("", [first]), second])
+    assert commands.sole_error(group) is first
+
+
+# ------------------------------------------------------------------ serve
+
+
+def test_serve_has_defaults(serving: Called) -> None:
+    """They are those of the settings: there is no second set of them."""
+    assert run("serve") == CODE
+    settings, _ = serving.arguments
+    assert settings == Settings()
+    assert serving.options == {"arguments": []}
+
+
+def test_serve_takes_every_option(serving: Called) -> None:
+    """Addresses may be repeated; each setting gets its own value."""
+    run(
+        "serve",
+        *("--host", "::1", "--host=localhost", "--port", "0", "--max-clients", "5"),
+        *("--idle-timeout", "1.5", "--write-timeout", "2", "--grace", "0"),
+    )
+    assert serving.arguments[0] == Settings(
+        hosts=("::1", "localhost"),
+        port=0,
+        max_clients=5,
+        idle_timeout=1.5,
+        write_timeout=2,
+        grace=0,
+    )
+
+
+def test_serve_takes_options_from_the_environment(
+    serving: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the option's own name, several values with spaces; the command line comes first."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", "::1 localhost")
+    monkeypatch.setenv("TRIO_UPPER_SERVE_PORT", "5")
+    monkeypatch.setenv("TRIO_UPPER_SERVE_IDLE_TIMEOUT", "7")
+    run("serve", "--port", "6")
+    assert serving.arguments[0] == Settings(hosts=("::1", "localhost"), port=6, idle_timeout=7)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--port", "65536", "'65536' is no port: it is a number from 0 to 65535"),
+        ("--port", "-1", "'-1' is no port: it is a number from 0 to 65535"),
+        ("--port", "http", "'http' is no port: it is a number from 0 to 65535"),
+        ("--port", "8_746", "'8_746' is no port: it is a number from 0 to 65535"),
+        ("--port", "+80", "'+80' is no port: it is a number from 0 to 65535"),
+        ("--port", " 80", "' 80' is no port: it is a number from 0 to 65535"),
+        ("--port", "٨٠", "'٨٠' is no port: it is a number from 0 to 65535"),
+        ("--port", "²", "'²' is no port: it is a number from 0 to 65535"),
+        ("--port", "", "'' is no port: it is a number from 0 to 65535"),
+        ("--grace", "-1", "'-1' is no time: it is a number of seconds, 0 or more"),
+        ("--idle-timeout", "nan", "'nan' is no time: it is a number of seconds, 0 or more"),
+        ("--write-timeout", "inf", "'inf' is no time: it is a number of seconds, 0 or more"),
+        ("--write-timeout", "1_0", "'1_0' is no time: it is a number of seconds, 0 or more"),
+        ("--write-timeout", "soon", "'soon' is no time: it is a number of seconds, 0 or more"),
+        ("--max-clients", "0", "0 is not in the range x>=1"),
+        ("--max-clients", "few", "'few' is not a valid integer;"),
+        ("--log-level", "loud", "'loud' is not one of"),
+    ],
+)
+def test_a_value_that_is_none_is_explained(
+    capsys: pytest.CaptureFixture[str], serving: Called, option: str, value: str, said: str
+) -> None:
+    """What is wrong with it, what is allowed, and for which option."""
+    text = complaint(capsys, "serve", option, value)
+    assert option in text
+    assert said in text
+    assert text.endswith(" serve --help")
+    assert not serving.times
+
+
+def test_a_log_in_text_is_for_a_person(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who gets the words as given, to see what would expose the server."""
+
+    def log_both() -> None:
+        serving.arguments[1].info("too little")
+        serving.arguments[1].warning("event")
+
+    serving.then = log_both
+    run("serve", "--port", "0", "--log-level", "warning")
+    err = capfd.readouterr().err
+    assert " event" in err
+    assert "too little" not in err
+    assert serving.options == {"arguments": ["--port", "0", "--log-level", "warning"]}
+
+
+def test_the_words_are_those_of_the_process_where_no_others_are_given(
+    serving: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script calls the program without any."""
+    monkeypatch.setattr(sys, "argv", ["trio-upper", "serve", "--port", "0"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == CODE
+    assert serving.arguments[0] == Settings(port=0)
+    assert serving.options == {"arguments": ["--port", "0"]}
+
+
+def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
+    """Which is told nothing else."""
+    serving.then = lambda: serving.arguments[1].info("event")
+    run("serve", "--log-format", "json")
+    assert '"event": "event"' in capfd.readouterr().err
+    assert serving.options == {"arguments": None}
+
+
+def test_serve_with_a_certificate_speaks_tls(serving: Called, tmp_path: Path) -> None:
+    """With the key in a file of its own, or in the same one."""
+    leaf = issue("localhost")
+    apart = [f"--tls-cert={cert_file(tmp_path, leaf)}", f"--tls-key={key_file(tmp_path, leaf)}"]
+    for arguments in (apart, [f"--tls-cert={pair_file(tmp_path, leaf)}"]):
+        assert run("serve", *arguments) == CODE
+        assert serving.arguments[0].tls.verify_mode is ssl.CERT_NONE
+
+
+def test_serve_with_a_ca_demands_certificates(serving: Called, tmp_path: Path) -> None:
+    """Mutual TLS."""
+    pair, ca = pair_file(tmp_path, issue("localhost")), ca_file(tmp_path)
+    assert run("serve", f"--tls-cert={pair}", f"--tls-client-ca={ca}") == CODE
+    assert serving.arguments[0].tls.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_a_certificate_that_cannot_be_used_is_one_line(
+    capsys: pytest.CaptureFixture[str], serving: Called, tmp_path: Path
+) -> None:
+    """It is a failure, not a usage error: the same words would do with another file."""
+    missing = tmp_path / "missing.pem"
+    text = complaint(capsys, "serve", f"--tls-cert={missing}", code=1)
+    assert text == f"cannot read '{missing}': No such file or directory"
+    assert not serving.times
+
+
+@pytest.mark.parametrize("option", ["--tls-key", "--tls-client-ca"])
+def test_tls_options_without_a_certificate_are_a_usage_error(
+    capsys: pytest.CaptureFixture[str], serving: Called, option: str
+) -> None:
+    """Whoever wants clients to be checked must not get a server that speaks plain text."""
+    text = complaint(capsys, "serve", option, "x.pem")
+    assert text.startswith("--tls-key and --tls-client-ca need --tls-cert; see ")
+    assert not serving.times
+
+
+# ------------------------------------------------------------------ client
+
+
+def test_client_has_defaults(talking: Called) -> None:
+    """In a pipe nothing is asked; the options are those of the command, no second set of them."""
+    assert run("client") == CODE
+    assert talking.arguments == (Target(), (), Options())
+
+
+def test_client_takes_every_option(talking: Called) -> None:
+    """Messages keep their order."""
+    run(
+        *("client", "example.lan", "80", "-m", "one", "--message", "two", "-q"),
+        *("--connect-timeout", "1", "--reply-timeout", "0", "--wait", "2.5"),
+    )
+    assert talking.arguments == (
+        Target(host="example.lan", port=80),
+        ("one", "two"),
+        Options(quiet=True, connect_timeout=1, reply_timeout=0, wait=2.5),
+    )
+
+
+def test_client_takes_options_from_the_environment(
+    talking: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Like those of the server."""
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_WAIT", "3")
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_QUIET", "1")
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_MESSAGE", "hello")
+    run("client")
+    assert talking.arguments == (Target(), ("hello",), Options(quiet=True, wait=3))
+
+
+def test_the_host_may_carry_the_port(talking: Called) -> None:
+    """As people copy it."""
+    run("client", "[::1]:80", "-m", "x")
+    assert talking.arguments[0] == Target(host="::1", port=80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["example.lan", "0"], "the port 0 is out of range"),
+        (["example.lan", "http"], "'http' is no port"),
+        (["example.lan:80", "81"], "carries another port than 81"),
+        (["ex ample"], "'ex ample' is no host"),
+    ],
+)
+def test_a_place_that_is_none_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], talking: Called, arguments: list[str], said: str
+) -> None:
+    """What is allowed, in one line."""
+    assert said in complaint(capsys, "client", *arguments)
+    assert not talking.times
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stdout", "asks"),
+    [
+        (Terminal, Terminal, True),
+        (Terminal, io.StringIO, False),
+        (io.StringIO, Terminal, False),
+        (lambda: None, Terminal, False),
+        (Terminal, lambda: None, False),
+    ],
+    ids=["terminal", "output to a pipe", "input from a pipe", "no input", "no output"],
+)
+def test_a_person_is_asked_only_where_both_ends_are_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    talking: Called,
+    prompting: Called,
+    stdin: Callable[[], object],
+    stdout: Callable[[], object],
+    asks: bool,
+) -> None:
+    """The dialogue gets host and port as they were given; None is what it asks for."""
+    monkeypatch.setattr(sys, "stdin", stdin())
+    monkeypatch.setattr(sys, "stdout", stdout())
+    assert run("client", "-q") == CODE
+    assert (prompting.times, talking.times) == ((1, 0) if asks else (0, 1))
+    if asks:
+        assert prompting.arguments == (None, None, Options(quiet=True))
+
+
+def test_messages_on_the_command_line_need_no_prompt(
+    monkeypatch: pytest.MonkeyPatch, talking: Called, prompting: Called
+) -> None:
+    """Also at a terminal, and also if the only message is empty."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert run("client", "-m", "") == CODE
+    assert talking.arguments == (Target(), ("",), Options())
+
+
+def test_at_a_terminal_a_wrong_argument_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, prompting: Called, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dialogue corrects what is typed into it, not the command line."""
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert "is no port" in complaint(capsys, "client", "example.lan", "http")
+    assert not prompting.times
+
+
+# ------------------------------------------------------------------ ping and bench
+
+
+def test_ping_has_defaults(pinging: Called) -> None:
+    """But for the host, which must be given; there is no second set of them."""
+    assert run("ping", "example.lan") == CODE
+    assert pinging.arguments == (Target(host="example.lan"), ping.Options())
+
+
+def test_ping_takes_every_option(pinging: Called) -> None:
+    """Each setting gets its own value."""
+    run(
+        *("ping", "example.lan", "80", "-c", "3", "-i", "0.5", "-s", "64", "--json"),
+        *("--connect-timeout", "1", "--reply-timeout", "0", "--wait", "2.5"),
+    )
+    assert pinging.arguments == (
+        Target(host="example.lan", port=80),
+        ping.Options(
+            count=3,
+            interval=0.5,
+            size=64,
+            as_json=True,
+            connect_timeout=1,
+            reply_timeout=0,
+            wait=2.5,
+        ),
+    )
+
+
+def test_bench_has_defaults(loading: Called) -> None:
+    """But for the host, which must be given; there is no second set of them."""
+    assert run("bench", "[::1]:80") == CODE
+    assert loading.arguments == (Target(host="::1", port=80), bench.Options())
+
+
+def test_bench_takes_every_option(loading: Called) -> None:
+    """Each setting gets its own value."""
+    run(
+        *("bench", "example.lan", "80", "--clients", "3", "--seconds", "0.5", "--size", "64"),
+        *("--pipeline", "4", "--json"),
+        *("--connect-timeout", "1", "--reply-timeout", "0", "--wait", "2.5"),
+    )
+    assert loading.arguments == (
+        Target(host="example.lan", port=80),
+        bench.Options(
+            clients=3,
+            seconds=0.5,
+            size=64,
+            pipeline=4,
+            as_json=True,
+            connect_timeout=1,
+            reply_timeout=0,
+            wait=2.5,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing argument 'HOST'"),
+        (["ex ample"], "'ex ample' is no host"),
+        (["x", "http"], "'http' is no port"),
+        (["x", "--size", "1"], "a message has 2 to "),
+        (["x", "--connect-timeout", "-1"], "'-1' is no time"),
+    ],
+)
+@pytest.mark.parametrize("command", ["ping", "bench"])
+def test_what_cannot_be_measured_is_a_usage_error(
+    pinging: Called,
+    loading: Called,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    """What is wrong, in one line; nobody is connected to."""
+    text = complaint(capsys, command, *arguments)
+    assert said in text
+    assert text.endswith(f" {command} --help")
+    assert pinging.times == loading.times == 0
+
+
+@pytest.mark.parametrize("command", ["ping", "bench"])
+def test_who_measures_takes_the_options_of_tls(
+    pinging: Called,
+    loading: Called,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    """A context if there is one; a file that cannot be read is a failure, not a usage error."""
+    called = {"ping": pinging, "bench": loading}[command]
+    assert run(command, "localhost", f"--tls-ca={ca_file(tmp_path)}") == CODE
+    assert called.arguments[1].tls.verify_mode is ssl.CERT_REQUIRED
+    missing = tmp_path / "missing.pem"
+    text = complaint(capsys, command, "localhost", f"--tls-ca={missing}", code=1)
+    assert text == f"cannot read '{missing}': No such file or directory"
+    assert called.times == 1
+
+
+# ------------------------------------------------------------------ TLS of who connects
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verifies"),
+    [
+        (["--tls"], True),
+        (["--tls-ca", "{ca}"], True),
+        (["--tls-cert", "{pair}"], True),
+        (["--tls-cert", "{cert}", "--tls-key", "{key}"], True),
+        (["--insecure"], False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_any_tls_option_means_tls(
+    talking: Called,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    verifies: bool,
+) -> None:
+    """Whoever asks for a part of it never talks plain text; not to verify is said aloud."""
+    leaf = issue("localhost")
+    files = {
+        "ca": ca_file(tmp_path),
+        "pair": pair_file(tmp_path, leaf),
+        "cert": cert_file(tmp_path, leaf),
+        "key": key_file(tmp_path, leaf),
+    }
+    assert run("client", "-m", "x", *(word.format_map(files) for word in arguments)) == CODE
+    context = talking.arguments[2].tls
+    assert context.verify_mode is (ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE)
+    assert ("no certificate is verified" in capsys.readouterr().err) is not verifies
+
+
+def test_a_ca_that_cannot_be_read_is_one_line(
+    talking: Called, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Exit code 1, and nobody is connected to."""
+    missing = tmp_path / "missing.pem"
+    text = complaint(capsys, "client", f"--tls-ca={missing}", code=1)
+    assert text == f"cannot read '{missing}': No such file or directory"
+    assert not talking.times
+
+
+def test_a_key_without_a_certificate_is_explained(
+    talking: Called, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Rather than to connect without either."""
+    text = complaint(capsys, "client", "--tls-key", "key.pem", code=1)
+    assert "needs the certificate that it belongs to" in text
+    assert not talking.times

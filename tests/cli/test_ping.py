@@ -1,0 +1,439 @@
+"""``ping`` as a command: what it prints and its exit code, in virtual time, in memory."""
+
+import errno
+import json
+import math
+import signal
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from trio_upper.cli import ping
+from trio_upper.cli.ping import Options, Reasons, explain
+from trio_upper.client.connect import Target
+from trio_upper.client.failures import Attempt, CannotConnect, Cause
+from trio_upper.measure.pinger import PATIENCE, Failed, Trouble
+from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
+from trio_upper.stdio.streams import OutputClosed, OutputError
+
+TIMEOUT = 10_000
+"""Seconds of virtual time after which a test has failed."""
+
+TARGET = Target(host="example.lan", port=80)
+REPLY_TIMEOUT = 30.0
+
+HalfCloseable = trio.abc.HalfCloseableStream
+Peer = Callable[[HalfCloseable], Awaitable[None]]
+
+
+def cannot_connect(number: int = errno.ECONNREFUSED, seconds: float = 0.5) -> CannotConnect:
+    attempt = Attempt(address="192.0.2.1", error=OSError(number, ""))
+    return CannotConnect("example.lan", 80, attempts=(attempt,), seconds=seconds)
+
+
+class Killed(BaseException):
+    """Stands for the end of this process by a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+
+class Output:
+    """Standard output; raises `error` when it is written, or is never written if it `blocks`."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.error: Exception | None = None
+        self.blocks: Callable[[], object] | None = None
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.closed = True
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.error:
+            raise self.error
+        if self.blocks:
+            self.blocks()
+            await trio.sleep_forever()
+        self.written += data
+
+    @property
+    def lines(self) -> list[str]:
+        return self.written.decode().splitlines()
+
+
+class World:
+    """All that surrounds the command: the peer, standard output, and what was dialled."""
+
+    def __init__(self) -> None:
+        self.peer: Peer = upper
+        self.output = Output()
+        self.failures: list[CannotConnect] = []
+        self.dialled: list[tuple[Target, dict[str, object]]] = []
+
+    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.dialled.append((target, options))
+        if self.failures:
+            raise self.failures.pop(0)
+        ours, theirs = memory_stream_pair()
+        trio.lowlevel.spawn_system_task(self._serve, theirs)
+        return ours
+
+    async def _serve(self, stream: HalfCloseable) -> None:
+        with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
+            await self.peer(stream)
+        await stream.aclose()
+
+
+def answering(
+    reply: Callable[[bytes], bytes], *, after: float = 0.0005, then: Callable[[int], object] = int
+) -> Peer:
+    """Return a peer that answers by `reply`, `after` so many seconds; `then` is told how often."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        number = 0
+        async for message in stream:
+            await trio.sleep(after)
+            await stream.send_all(reply(bytes(message)))
+            number += 1
+            then(number)
+
+    return peer
+
+
+def right(message: bytes) -> bytes:
+    return message.decode().upper().encode()
+
+
+upper = answering(right)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+
+    async def bounded(job: Callable[..., Any], *args: object) -> Any:
+        with trio.fail_after(TIMEOUT):
+            return await job(*args)
+
+    def killed(number: signal.Signals) -> None:
+        raise Killed(number)
+
+    def run_in_virtual_time(*job: Any) -> Any:
+        return real_run(bounded, *job, clock=MockClock(autojump_threshold=0))
+
+    real_run = trio.run
+    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    monkeypatch.setattr(ping, "connect", made.connect)
+    monkeypatch.setattr(ping, "open_output", lambda: made.output)
+    monkeypatch.setattr(ping, "end_by", killed)
+    return made
+
+
+def run(**options: Any) -> int:
+    return ping.run(TARGET, Options(**options))
+
+
+def at(count: int, number: signal.Signals) -> Callable[[int], object]:
+    """Return what raises a signal when so many round trips are over."""
+
+    def then(over: int) -> None:
+        if over == count:
+            signal.raise_signal(number)
+
+    return then
+
+
+# ------------------------------------------------------------------ what is printed
+
+
+def test_a_line_for_each_round_trip_and_the_summary(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard output; exit code 0, for all were answered and right."""
+    assert run(count=3) == 0
+    assert world.output.lines == [
+        "seq=1 0.500 ms",
+        "seq=2 0.500 ms",
+        "seq=3 0.500 ms",
+        "",
+        "example.lan port 80: 3 sent, 3 answered, 0 wrong, 0 not answered",
+        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
+    ]
+    assert world.output.closed
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """With ``--json``, and nothing else; the units are in the names."""
+    assert run(count=3, size=20, as_json=True) == 0
+    [line] = world.output.lines
+    assert json.loads(line) == {
+        "host": "example.lan",
+        "port": 80,
+        "size_bytes": 20,
+        "sent": 3,
+        "answered": 3,
+        "wrong": 0,
+        "unanswered": 0,
+        "min_ms": 0.5,
+        "median_ms": 0.5,
+        "mean_ms": 0.5,
+        "p99_ms": 0.5,
+        "max_ms": 0.5,
+        "reasons": {},
+    }
+    assert capsys.readouterr() == ("", "")
+
+
+def test_at_total_failure_there_is_a_summary_that_says_why(world: World) -> None:
+    """No times, and the reason once, in the words of its first case; exit code 1."""
+    world.failures = [cannot_connect(), cannot_connect(seconds=0.7), cannot_connect()]
+    assert run(count=3) == 1
+    refused = [str(cannot_connect()), str(cannot_connect(seconds=0.7)), str(cannot_connect())]
+    assert world.output.lines == [
+        *(f"seq={number} not answered: {words}" for number, words in enumerate(refused, start=1)),
+        "",
+        "example.lan port 80: 3 sent, 0 answered, 0 wrong, 3 not answered",
+        "no times: no right reply",
+        f"3 x {refused[0]}",
+    ]
+
+
+def test_at_total_failure_json_has_no_times(world: World) -> None:
+    """Null is what JSON has for that; the reasons are counted."""
+    world.failures = [cannot_connect(), cannot_connect(errno.ENETUNREACH), cannot_connect()]
+    assert run(count=3, as_json=True) == 1
+    told = json.loads(world.output.written)
+    assert [told[name] for name in ("sent", "answered", "wrong", "unanswered")] == [3, 0, 0, 3]
+    assert {told[f"{name}_ms"] for name in ("min", "median", "mean", "p99", "max")} == {None}
+    assert told["reasons"] == {
+        str(cannot_connect()): 2,
+        str(cannot_connect(errno.ENETUNREACH)): 1,
+    }
+
+
+def test_a_wrong_reply_is_shown(world: World) -> None:
+    """And makes the exit code 1, whatever else was right."""
+    world.peer = answering(lambda message: message if b"aaaaab" in message else right(message))
+    assert run(count=2) == 1
+    assert world.output.lines == [
+        "seq=1 wrong: this is not the reply: 'aaaaab the quick brown fox jump'",
+        "seq=2 0.500 ms",
+        "",
+        "example.lan port 80: 2 sent, 1 answered, 1 wrong, 0 not answered",
+        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
+        "1 x this is not the reply: 'aaaaab the quick brown fox jump'",
+    ]
+
+
+def test_a_lost_connection_is_a_line_too(world: World) -> None:
+    """It connects again, and that time is not part of the next round trip's."""
+
+    async def dies(stream: HalfCloseable) -> None:
+        await stream.receive_some()
+        world.peer = upper
+
+    world.peer = dies
+    assert run(count=2) == 1
+    assert world.output.lines[:2] == [
+        "seq=1 not answered: the server closed the connection",
+        "seq=2 0.500 ms",
+    ]
+    assert len(world.dialled) == 2
+
+
+def test_it_connects_as_the_options_have_it(world: World) -> None:
+    """To wait for a server that starts is for the first connection; later it is a failure."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    world.failures = [cannot_connect()]
+    run(count=2, connect_timeout=3, wait=60, tls=tls)
+    assert world.dialled == [
+        (TARGET, {"connect_timeout": 3, "wait": 60, "tls": tls}),
+        (TARGET, {"connect_timeout": 3, "wait": 0, "tls": tls}),
+    ]
+
+
+# ------------------------------------------------------------------ how it ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_gives_the_summary(world: World, number: signal.Signals) -> None:
+    """Exit code 0 if all was right: that is how a ping ends."""
+    world.peer = answering(right, then=at(5, number))
+    assert run() == 0
+    assert world.output.lines[-2:] == [
+        "example.lan port 80: 5 sent, 5 answered, 0 wrong, 0 not answered",
+        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
+    ]
+
+
+def test_a_signal_during_a_long_wait_counts_it_as_unanswered(world: World) -> None:
+    """Who presses Ctrl-C because no reply comes is told that none came."""
+
+    async def silent(stream: HalfCloseable) -> None:
+        await stream.receive_some()
+        await trio.sleep(PATIENCE)
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
+
+    world.peer = silent
+    assert run() == 1
+    assert world.output.lines == [
+        "seq=1 not answered: interrupted before a reply came",
+        "",
+        "example.lan port 80: 1 sent, 0 answered, 0 wrong, 1 not answered",
+        "no times: no right reply",
+        "1 x interrupted before a reply came",
+    ]
+
+
+def test_a_signal_at_the_very_start_is_no_success(world: World) -> None:
+    """Nothing was shown to be right."""
+
+    async def silent(stream: HalfCloseable) -> None:
+        await stream.receive_some()
+        signal.raise_signal(signal.SIGINT)
+        await trio.sleep_forever()
+
+    world.peer = silent
+    assert run(as_json=True) == 1
+    assert json.loads(world.output.written)["sent"] == 0
+
+
+def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:
+    """SIGHUP ends the process as it ends others."""
+    world.peer = answering(right, then=at(2, signal.SIGHUP))
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGHUP
+    assert all(line.startswith("seq=") for line in world.output.lines)
+
+
+def test_a_second_signal_ends_it_where_nobody_reads(world: World) -> None:
+    """A summary that cannot be written does not hold the process."""
+    world.output.blocks = partial(signal.raise_signal, signal.SIGINT)
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGINT
+    assert world.output.closed
+
+
+def test_when_nobody_reads_any_more_it_ends_quietly(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As other filters do in ``| head -1``."""
+    world.output.error = OutputClosed(1, "cannot be written", BrokenPipeError(errno.EPIPE, ""))
+    with pytest.raises(Killed) as killed:
+        run()
+    assert killed.value.number is signal.SIGPIPE
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And exit code 1."""
+    world.output.error = OutputError(1, "cannot be written", OSError(errno.ENOSPC, ""))
+    assert run() == 1
+    assert capsys.readouterr().err == (
+        "trio-upper: standard output cannot be written: "
+        "the disk is full; free some space or write elsewhere\n"
+    )
+
+
+def test_a_bug_is_not_explained_away(world: World) -> None:
+    """Only what is known to go wrong becomes a line."""
+    world.output.error = RuntimeError("a bug")
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        run()
+
+
+# ------------------------------------------------------------------ the reasons
+
+
+def reset(number: int = errno.ECONNRESET) -> trio.BrokenResourceError:
+    error = trio.BrokenResourceError()
+    error.__cause__ = OSError(number, "")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        (Failed(Trouble.UNCONNECTED, error=cannot_connect()), str(cannot_connect())),
+        (Failed(Trouble.CLOSED), "the server closed the connection"),
+        (Failed(Trouble.BROKEN, error=reset()), "the server reset the connection"),
+        (Failed(Trouble.SILENT), "no reply came for 30 s"),
+        (
+            Failed(Trouble.NOTICE, words=b"\n" + full_notice(7)),
+            "full, 7 clients are connected; try again later",
+        ),
+        (Failed(Trouble.NOTICE, words=b"trio-upper: \x1b[2J"), "\\x1b[2J"),
+        (Failed(Trouble.WRONG, words=b"SSH-2.0-x\r\n"), "this is not the reply: 'SSH-2.0-x'"),
+        (Failed(Trouble.WRONG, words=b"\x1b[2J"), "this is not the reply: '\\x1b[2J'"),
+        (Failed(Trouble.WRONG, words=b"\x15\x03\x03\0\2\2\n"), Cause.TLS_WANTED.sentence),
+        (Failed(Trouble.INTERRUPTED), "interrupted before a reply came"),
+    ],
+    ids=[
+        "unconnected",
+        "closed",
+        "broken",
+        "silent",
+        "notice",
+        "hostile notice",
+        "foreign",
+        "hostile",
+        "TLS",
+        "interrupted",
+    ],
+)
+def test_each_trouble_is_one_line(failed: Failed, words: str) -> None:
+    """For a person, and harmless to a terminal."""
+    assert explain(failed, REPLY_TIMEOUT) == words
+
+
+def test_like_reasons_are_counted_together() -> None:
+    """Under the words of the first one; the most frequent come first."""
+    reasons = Reasons(REPLY_TIMEOUT)
+    reasons.add(Failed(Trouble.NOTICE, words=idle_notice(1)))
+    for words in (b"one", b"two", b"three"):
+        assert words.decode() in reasons.add(Failed(Trouble.WRONG, words=words))
+    for seconds in (1, 2):
+        reasons.add(Failed(Trouble.UNCONNECTED, error=cannot_connect(seconds=seconds)))
+    reasons.add(Failed(Trouble.NOTICE, words=shutdown_notice()))
+    reasons.add(Failed(Trouble.BROKEN, error=reset()))
+    reasons.add(Failed(Trouble.BROKEN, error=reset(errno.ETIMEDOUT)))
+    assert reasons.lines() == [
+        "3 x this is not the reply: 'one'",
+        "2 x closing, no message for 1 s",
+        f"2 x {cannot_connect(seconds=1)}",
+        "1 x the server reset the connection",
+        "1 x the server's machine does not answer any more",
+    ]
+
+
+def test_times_are_in_milliseconds_to_the_microsecond(world: World) -> None:
+    """A slow one is not told in another unit, so that a column of them can be compared."""
+    world.peer = answering(right, after=12.3456789)
+    assert run(count=1) == 0
+    assert world.output.lines[0] == "seq=1 12345.679 ms"
+    assert not math.isnan(float(world.output.lines[-1].split()[-2]))

@@ -1,0 +1,752 @@
+"""Targets are parsed, addresses raced, and every way of not connecting is told as it is."""
+
+import contextlib
+import errno
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file
+
+from trio_upper.client.connect import LONGEST_PAUSE, STAGGER, Target, connect, parse_target
+from trio_upper.client.failures import CannotConnect, Cause, broken
+from trio_upper.protocol import Uppercaser
+from trio_upper.tls import (
+    alert_for,
+    client_context,
+    describe_handshake_failure,
+    server_context,
+)
+
+TIMEOUT = 10.0
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+# ------------------------------------------------------------------ targets
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "expected"),
+    [
+        (None, None, ("127.0.0.1", 8746)),
+        (None, "80", ("127.0.0.1", 80)),
+        ("example.lan", None, ("example.lan", 8746)),
+        ("example.lan", 80, ("example.lan", 80)),
+        ("example.lan", " 080 ", ("example.lan", 80)),
+        (" example.lan ", "65535", ("example.lan", 65535)),
+        ("example.lan:80", None, ("example.lan", 80)),
+        ("example.lan:80", "80", ("example.lan", 80)),
+        ("example.lan.", None, ("example.lan.", 8746)),
+        ("under_score-1", None, ("under_score-1", 8746)),
+        ("straße.example", None, ("straße.example", 8746)),
+        ("192.168.1.7:80", None, ("192.168.1.7", 80)),
+        ("255.255.255.255", None, ("255.255.255.255", 8746)),
+        ("::1", None, ("::1", 8746)),
+        ("::1", 80, ("::1", 80)),
+        ("[::1]", None, ("::1", 8746)),
+        ("[::1]", 80, ("::1", 80)),
+        ("[::1]:80", None, ("::1", 80)),
+        ("::ffff:192.168.1.7", None, ("::ffff:192.168.1.7", 8746)),
+        ("fe80::1%eth0", None, ("fe80::1%eth0", 8746)),
+        ("fe80::1%2", None, ("fe80::1%2", 8746)),
+        ("[fe80::1%eth0.5]:80", None, ("fe80::1%eth0.5", 80)),
+    ],
+)
+def test_what_a_person_means(
+    host: str | None, port: str | int | None, expected: tuple[str, int]
+) -> None:
+    """A host may carry its port, an address its scope, and what is missing has a default."""
+    target = parse_target(host, port)
+    assert (target.host, target.port) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said"),
+    [
+        ("x", "http", "'http' is no port; allowed is a number from 1 to 65535"),
+        ("x", "", "'' is no port; allowed is a number from 1 to 65535"),
+        ("x", "-1", "'-1' is no port; allowed is a number from 1 to 65535"),
+        ("x", "8_0", "'8_0' is no port; allowed is a number from 1 to 65535"),
+        ("x", "٨٠", "'٨٠' is no port; allowed is a number from 1 to 65535"),
+        ("x", "1000000", "'1000000' is no port; allowed is a number from 1 to 65535"),
+        ("x", "0", "the port 0 is out of range; allowed is a number from 1 to 65535"),
+        ("x", 65536, "the port 65536 is out of range; allowed is a number from 1 to 65535"),
+        ("x:", None, "'' is no port; allowed is a number from 1 to 65535"),
+        ("x:http", None, "'http' is no port; allowed is a number from 1 to 65535"),
+        ("[::1]:", None, "'' is no port; allowed is a number from 1 to 65535"),
+        ("x:80", "81", "'x:80' carries another port than 81; give only one of them"),
+        ("[::1", None, "'[::1' is no host; brackets are for IPv6, as in [::1]:8746"),
+        ("[::1]80", None, "'[::1]80' is no host; brackets are for IPv6, as in [::1]:8746"),
+        ("[x]:80", None, "'[x]:80' is no host; brackets are for IPv6, as in [::1]:8746"),
+    ],
+)
+def test_what_nobody_can_mean(host: str, port: str | int | None, said: str) -> None:
+    """A wrong port or bracket is named, with what is allowed."""
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        parse_target(host, port)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        " ",
+        ":80",
+        "8746",
+        "192.168.1",
+        "999.1.1.1",
+        "1.2.3.4.5",
+        "192.168.1.7%eth0",
+        "٣.0.0.٣",
+        "1\x00.1",
+        "fe80::g",
+        "00:11:22:33:44:55",
+        "fe80::1%",
+        "fe80::1%a b",
+        "fe80::1%a%b",
+        "fe80::1%eth0:80",
+        "[fe80::1%\x1b]:80",
+        "two words",
+        "http//x",
+        "user@x",
+        "x\x1b[2J",
+        "x\u202ey",
+        "..",
+    ],
+)
+def test_what_is_no_host(host: str) -> None:
+    """What is neither name nor address is named, harmless to a terminal, with what is allowed."""
+    with pytest.raises(
+        ValueError, match="is no host; allowed are a name, an IPv4 address"
+    ) as caught:
+        parse_target(host, None)
+    assert str(caught.value).isprintable()
+
+
+def test_targets_are_checked_where_they_are_made() -> None:
+    """A target that is not parsed is checked as well."""
+    assert Target() == parse_target(None, None)
+    with pytest.raises(ValueError, match="out of range"):
+        Target(port=0)
+    with pytest.raises(ValueError, match="is no host"):
+        Target(host="[::1]")
+
+
+# ------------------------------------------------------------------ a network without a wire
+
+
+Behaviour = Callable[[], Awaitable[object]]
+
+
+class FakeSocket(trio.socket.SocketType):
+    """A socket that connects, or fails to, as its network has it."""
+
+    def __init__(self, network: "FakeNetwork") -> None:
+        self.network = network
+        self.closed = False
+
+    @property
+    def type(self) -> socket.SocketKind:
+        return socket.SOCK_STREAM
+
+    def setsockopt(self, *option: object) -> None:
+        """Take the options that a stream sets, to no effect."""
+
+    async def connect(self, address: Any) -> None:
+        host, port = address[:2]
+        assert port == Target().port
+        self.network.began[host] = trio.current_time() - self.network.born
+        await self.network.behaviour[host]()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeNetwork(trio.abc.HostnameResolver, trio.abc.SocketFactory):
+    """One name, "box", whose addresses behave as a test has it, in virtual time.
+
+    An address may be given with an interface's number, as in ``fe80::1%1``.
+    """
+
+    def __init__(self, behaviour: dict[str, Behaviour], resolving: Behaviour | None = None) -> None:
+        self.behaviour = {address.partition("%")[0]: does for address, does in behaviour.items()}
+        self.resolving = resolving or trio.lowlevel.checkpoint
+        self.sockaddrs = [_sockaddr(address) for address in behaviour]
+        self.sockets: list[FakeSocket] = []
+        self.began: dict[str, float] = {}
+        self.born = trio.current_time()
+        trio.socket.set_custom_hostname_resolver(self)
+        trio.socket.set_custom_socket_factory(self)
+
+    async def getaddrinfo(self, host: Any, *_: Any) -> Any:
+        assert host.rstrip(b".") == b"box"
+        await self.resolving()
+        kind, protocol = trio.socket.SOCK_STREAM, trio.socket.IPPROTO_TCP
+        return [
+            (socket.AF_INET6 if ":" in address[0] else socket.AF_INET, kind, protocol, "", address)
+            for address in self.sockaddrs
+        ]
+
+    async def getnameinfo(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+    def socket(self, *_: Any) -> FakeSocket:
+        self.sockets.append(FakeSocket(self))
+        return self.sockets[-1]
+
+    def open_sockets(self) -> list[FakeSocket]:
+        return [sock for sock in self.sockets if not sock.closed]
+
+
+def _sockaddr(address: str) -> tuple[Any, ...]:
+    host, _, scope_id = address.partition("%")
+    port = Target().port
+    return (host, port, 0, int(scope_id or 0)) if ":" in host else (host, port)
+
+
+def after(seconds: float, error: Exception | None = None) -> Behaviour:
+    """Return what an address does that connects, or fails, so many seconds later."""
+
+    async def behave() -> None:
+        await trio.sleep(seconds)
+        if error is not None:
+            raise error
+
+    return behave
+
+
+NEVER = trio.sleep_forever
+BOX = Target(host="box")
+
+
+async def failure_of(target: Target, **options: Any) -> CannotConnect:
+    """Return why `target` cannot be connected to."""
+    with pytest.raises(CannotConnect) as caught:
+        await connect(target, **({"connect_timeout": TIMEOUT} | options))
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def tried(failure: CannotConnect) -> list[str]:
+    """Return the addresses that were tried."""
+    return [attempt.address for attempt in failure.attempts]
+
+
+async def test_families_take_turns(autojump_clock: trio.abc.Clock) -> None:
+    """While nothing answers, an address is added every 250 ms, and the families take turns."""
+    network = FakeNetwork(
+        {"fd00::1": NEVER, "fd00::2": NEVER, "192.0.2.1": NEVER, "192.0.2.2": NEVER}
+    )
+    failure = await failure_of(BOX)
+    assert network.began == {
+        "fd00::1": 0,
+        "192.0.2.1": STAGGER,
+        "fd00::2": 2 * STAGGER,
+        "192.0.2.2": 3 * STAGGER,
+    }
+    assert tried(failure) == list(network.began)
+    assert failure.cause is Cause.TIMED_OUT
+    assert failure.seconds == TIMEOUT
+    assert not network.open_sockets()
+
+
+async def test_a_failure_lets_the_next_begin(autojump_clock: trio.abc.Clock) -> None:
+    """An address that fails before its time is up is followed at once."""
+    network = FakeNetwork({"fd00::1": after(0.1, REFUSED), "192.0.2.1": NEVER})
+    failure = await failure_of(BOX)
+    assert network.began == {"fd00::1": 0, "192.0.2.1": 0.1}
+    assert failure.cause is Cause.REFUSED
+    assert tried(failure) == ["fd00::1", "192.0.2.1"]
+
+
+async def test_the_first_wins(autojump_clock: trio.abc.Clock) -> None:
+    """The first that connects cancels the others, whose sockets are closed."""
+    network = FakeNetwork({"fd00::1": NEVER, "192.0.2.1": after(0.1), "192.0.2.2": NEVER})
+    stream = await connect(BOX, connect_timeout=TIMEOUT)
+    assert trio.current_time() == STAGGER + 0.1 + network.born
+    assert isinstance(stream, trio.SocketStream)
+    assert network.open_sockets() == [stream.socket]
+    assert list(network.began) == ["fd00::1", "192.0.2.1"]
+
+
+async def test_a_dead_heat(nursery: trio.Nursery, autojump_clock: trio.abc.Clock) -> None:
+    """Of two that connect in the same moment, one is closed."""
+    finish = trio.Event()
+
+    async def finish_later() -> None:
+        await trio.sleep(2 * STAGGER)
+        finish.set()
+
+    nursery.start_soon(finish_later)
+    network = FakeNetwork({"fd00::1": finish.wait, "192.0.2.1": finish.wait})
+    stream = await connect(BOX, connect_timeout=TIMEOUT)
+    assert isinstance(stream, trio.SocketStream)
+    assert network.open_sockets() == [stream.socket]
+    assert len(network.sockets) == 2
+
+
+async def test_addresses_are_tried_once(autojump_clock: trio.abc.Clock) -> None:
+    """An address that the resolver gives twice is tried once."""
+    network = FakeNetwork({"192.0.2.1": after(0, REFUSED)})
+    network.sockaddrs *= 2
+    assert tried(await failure_of(BOX)) == ["192.0.2.1"]
+    assert len(network.sockets) == 1
+
+
+async def test_addresses_that_were_not_reached(autojump_clock: trio.abc.Clock) -> None:
+    """When time runs out, the addresses in progress are told, those never tried are not."""
+    FakeNetwork({"192.0.2.1": NEVER, "192.0.2.2": NEVER, "192.0.2.3": NEVER})
+    assert tried(await failure_of(BOX, connect_timeout=0.3)) == ["192.0.2.1", "192.0.2.2"]
+
+
+async def test_interfaces_are_named(autojump_clock: trio.abc.Clock) -> None:
+    """A link-local address is told with its interface, by number if it has no name."""
+    FakeNetwork({"fe80::1%1": after(0, REFUSED), "fe80::2%4294967": after(0, REFUSED)})
+    name = socket.if_indextoname(1)
+    assert tried(await failure_of(BOX)) == [f"fe80::1%{name}", "fe80::2%4294967"]
+
+
+async def test_a_name_server_that_is_silent(autojump_clock: trio.abc.Clock) -> None:
+    """The time to resolve counts as well, and its end has a cause of its own."""
+    FakeNetwork({}, resolving=NEVER)
+    failure = await failure_of(BOX, connect_timeout=3)
+    assert (failure.cause, failure.seconds) == (Cause.NAME_SERVER, 3)
+    assert not failure.attempts
+
+
+async def test_one_time_for_all(autojump_clock: trio.abc.Clock) -> None:
+    """Resolving and connecting have one deadline together."""
+    FakeNetwork({"192.0.2.1": NEVER}, resolving=after(2))
+    failure = await failure_of(BOX, connect_timeout=3)
+    assert (failure.cause, failure.seconds) == (Cause.TIMED_OUT, 3)
+
+
+async def test_no_limit(autojump_clock: trio.abc.Clock) -> None:
+    """A time-out of 0 is none."""
+    network = FakeNetwork({"192.0.2.1": after(1e6)})
+    await connect(BOX, connect_timeout=0)
+    assert len(network.open_sockets()) == 1
+
+
+async def test_cancelled_at_the_finish(autojump_clock: trio.abc.Clock) -> None:
+    """Who is cancelled in the moment of success leaves no socket open."""
+    with trio.CancelScope() as scope:
+
+        async def connect_and_cancel() -> None:
+            await trio.sleep(0.1)
+            scope.cancel()
+
+        network = FakeNetwork({"192.0.2.1": NEVER, "192.0.2.2": connect_and_cancel})
+        await connect(BOX, connect_timeout=TIMEOUT)
+    assert scope.cancelled_caught
+    assert len(network.sockets) == 2
+    assert not network.open_sockets()
+
+
+async def test_a_bug_is_no_failure_to_connect(autojump_clock: trio.abc.Clock) -> None:
+    """What is no failure of the network is not made one, and closes all sockets too."""
+    network = FakeNetwork({"192.0.2.1": NEVER, "192.0.2.2": after(0, ZeroDivisionError())})
+    with pytest.RaisesGroup(ZeroDivisionError):
+        await connect(BOX, connect_timeout=TIMEOUT)
+    assert not network.open_sockets()
+
+
+# ------------------------------------------------------------------ trying again
+
+
+async def test_wait_for_a_server(autojump_clock: trio.abc.Clock) -> None:
+    """A server that is still starting is tried again and again, until it is there."""
+
+    async def start_at_five() -> None:
+        await trio.lowlevel.checkpoint()
+        if trio.current_time() - network.born < 5:
+            raise REFUSED
+
+    network = FakeNetwork({"192.0.2.1": start_at_five})
+    stream = await connect(BOX, connect_timeout=TIMEOUT, wait=60)
+    assert 5 <= trio.current_time() - network.born <= 5 + LONGEST_PAUSE
+    assert isinstance(stream, trio.SocketStream)
+    assert network.open_sockets() == [stream.socket]
+    assert 5 <= len(network.sockets) <= 12
+
+
+async def test_wait_in_vain(autojump_clock: trio.abc.Clock) -> None:
+    """The last try is made when the wait is over, and the time told is that of all tries."""
+    network = FakeNetwork({"192.0.2.1": after(0, REFUSED)})
+    failure = await failure_of(BOX, wait=5)
+    assert failure.seconds == network.began["192.0.2.1"] == 5
+    assert tried(failure) == ["192.0.2.1"]
+
+
+async def test_wait_is_bounded(autojump_clock: trio.abc.Clock) -> None:
+    """A try that begins in time has its own time-out, and there is none after it."""
+    FakeNetwork({"192.0.2.1": NEVER})
+    failure = await failure_of(BOX, wait=12, connect_timeout=10)
+    assert failure.seconds == 20 + 0.1  # the second try begins after the first pause
+
+
+async def test_no_wait(autojump_clock: trio.abc.Clock) -> None:
+    """Without a wait there is one try."""
+    network = FakeNetwork({"192.0.2.1": after(0, REFUSED)})
+    await failure_of(BOX)
+    assert len(network.sockets) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.ECONNRESET, "?"), True),
+        (OSError(errno.ETIMEDOUT, "?"), True),
+        (OSError(errno.EHOSTUNREACH, "?"), True),
+        (OSError(errno.EACCES, "?"), False),
+        (OSError(errno.EMFILE, "?"), False),
+    ],
+)
+async def test_where_waiting_helps(
+    autojump_clock: trio.abc.Clock, error: Exception, again: bool
+) -> None:
+    """Only what may go away by itself is tried again."""
+    network = FakeNetwork({"192.0.2.1": after(0, error)})
+    await failure_of(BOX, wait=5)
+    assert (len(network.sockets) > 1) is again
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (socket.gaierror(socket.EAI_AGAIN, "?"), True),
+        (socket.gaierror(socket.EAI_NONAME, "?"), False),
+        (UnicodeError("?"), False),
+    ],
+)
+async def test_which_names_are_looked_up_again(
+    autojump_clock: trio.abc.Clock, error: Exception, again: bool
+) -> None:
+    """A name server may come back; a name that it does not know is not asked for again."""
+    network = FakeNetwork({}, resolving=after(0, error))
+    await failure_of(BOX, wait=5)
+    assert (trio.current_time() - network.born == 5) is again
+
+
+# ------------------------------------------------------------------ the table, for real
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Yield a loopback port that is taken, but not listened on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """Yield a loopback port whose backlog is full, so that it answers no more."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_connected(nursery: trio.Nursery) -> None:
+    """A server on loopback is reached by name, and small messages to it are not held back."""
+    port = await listening(nursery, uppercase)
+    stream = await connect(Target(host="localhost", port=port), connect_timeout=TIMEOUT)
+    async with stream:
+        assert isinstance(stream, trio.SocketStream)
+        assert stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await stream.send_all(b"hi")
+        assert await stream.receive_some() == b"HI"
+
+
+async def test_refused(closed_port: int) -> None:
+    """A closed port refuses."""
+    failure = await failure_of(Target(port=closed_port))
+    assert failure.cause is Cause.REFUSED
+    assert tried(failure) == ["127.0.0.1"]
+
+
+async def test_timed_out(full_port: int) -> None:
+    """A server that answers nothing is given up on in time."""
+    failure = await failure_of(Target(port=full_port), connect_timeout=0.1)
+    assert failure.cause is Cause.TIMED_OUT
+    assert 0.1 <= failure.seconds < 1
+
+
+async def test_unreachable() -> None:
+    """Linux has no route for TCP to the broadcast address."""
+    failure = await failure_of(Target(host="255.255.255.255"))
+    assert failure.cause is Cause.UNREACHABLE
+    assert tried(failure) == ["255.255.255.255"]
+
+
+async def test_name_not_found() -> None:
+    """A name that is reserved for this (RFC 6761) is not found, or there is no name server."""
+    failure = await failure_of(Target(host="nosuch.invalid"), connect_timeout=2)
+    assert failure.cause in {Cause.NAME_NOT_FOUND, Cause.NAME_SERVER}
+    assert not failure.attempts
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="IPv6 is switched off")
+async def test_no_scope() -> None:
+    """A link-local address without its interface leads nowhere."""
+    failure = await failure_of(Target(host="fe80::1"))
+    assert failure.cause is Cause.SCOPE_MISSING
+    assert tried(failure) == ["fe80::1"]
+
+
+async def test_unknown_scope() -> None:
+    """An interface that is not there is told from a name that is not found."""
+    assert (await failure_of(Target(host="fe80::1%nosuch0"))).cause is Cause.SCOPE_UNKNOWN
+
+
+@pytest.mark.parametrize("host", ["a..b", ".localhost", "ä" * 80, "x" * 80 + ".example"])
+async def test_names_that_no_name_server_is_asked_for(host: str) -> None:
+    """A name that breaks the rules of names is malformed."""
+    assert (await failure_of(Target(host=host))).cause is Cause.MALFORMED
+
+
+# ------------------------------------------------------------------ TLS, for real
+
+
+async def listening(
+    nursery: trio.Nursery, handler: Callable[[trio.SocketStream], Awaitable[object]]
+) -> int:
+    """Serve on loopback, and return the port."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, handler, listeners)
+    port: int = listeners[0].socket.getsockname()[1]
+    return port
+
+
+async def uppercase(stream: trio.abc.Stream) -> None:
+    """Answer in upper case, as our server does without TLS."""
+    transform = Uppercaser()
+    async with stream:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for data in stream:
+                await stream.send_all(transform.feed(data))
+
+
+def over_tls(context: ssl.SSLContext) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    """Return a handler that answers in upper case over TLS, or says why it does not."""
+
+    async def handle(transport: trio.SocketStream) -> None:
+        stream = trio.SSLStream(transport, context, server_side=True)
+        async with transport:
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError as error:
+                with contextlib.suppress(trio.BrokenResourceError):  # the client may have gone
+                    await transport.send_all(alert_for(error))
+                    await transport.receive_some()  # a reset would overtake the alert
+            else:
+                await uppercase(stream)
+
+    return handle
+
+
+def server_for(directory: Path, *names: str, expired: bool = False) -> ssl.SSLContext:
+    """Return a server's context with a certificate for `names`."""
+    pair = pair_file(directory, issue(*names, expired=expired))
+    return server_context(cert=pair, key=None, client_ca=None)
+
+
+def trusting(directory: Path, ca: str = "ours", **options: Any) -> ssl.SSLContext:
+    """Return a client's context that trusts this CA."""
+    settings = {"insecure": False, "cert": None, "key": None} | options
+    return client_context(ca=ca_file(directory, ca), **settings)
+
+
+async def tls_failure(
+    port: int, context: ssl.SSLContext, *, host: str = "localhost", patience: float = TIMEOUT
+) -> CannotConnect:
+    """Return why a TLS connection to loopback cannot be had."""
+    return await failure_of(Target(host=host, port=port), tls=context, connect_timeout=patience)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_tls(nursery: trio.Nursery, tmp_path: Path, host: str) -> None:
+    """A certificate is accepted for the name or for the address that was asked for."""
+    port = await listening(nursery, over_tls(server_for(tmp_path, host)))
+    stream = await connect(
+        Target(host=host, port=port), connect_timeout=TIMEOUT, tls=trusting(tmp_path)
+    )
+    await stream.send_all(b"hi")
+    assert await stream.receive_some() == b"HI"
+    await trio.aclose_forcefully(stream)
+
+
+async def test_not_trusted(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A certificate of another CA is not trusted."""
+    port = await listening(nursery, over_tls(server_for(tmp_path, "localhost")))
+    failure = await tls_failure(port, trusting(tmp_path, ca="theirs"))
+    assert failure.cause is Cause.TLS_UNTRUSTED
+    assert "127.0.0.1" in tried(failure)
+
+
+async def test_a_server_hears_why_it_is_not_trusted(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """As an alert, which is what its log can quote."""
+    context = server_for(tmp_path, "localhost")
+    send_heard, heard = trio.open_memory_channel[str](1)
+
+    async def refused(transport: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await trio.SSLStream(transport, context, server_side=True).do_handshake()
+        await send_heard.send(describe_handshake_failure(caught.value))
+
+    port = await listening(nursery, refused)
+    await tls_failure(port, trusting(tmp_path, ca="theirs"))
+    assert (await heard.receive()).endswith("not accept this server's certificate: unknown CA")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_wrong_name(nursery: trio.Nursery, tmp_path: Path, host: str) -> None:
+    """A certificate for another name is not accepted, for a name or for an address."""
+    port = await listening(nursery, over_tls(server_for(tmp_path, "other.example")))
+    failure = await tls_failure(port, trusting(tmp_path), host=host)
+    assert failure.cause is Cause.TLS_WRONG_NAME
+
+
+async def test_expired(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A certificate that has expired is told from one that is not trusted."""
+    context = server_for(tmp_path, "localhost", expired=True)
+    port = await listening(nursery, over_tls(context))
+    failure = await tls_failure(port, trusting(tmp_path))
+    assert failure.cause is Cause.TLS_EXPIRED
+
+
+async def test_no_version_in_common(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A server that speaks other versions of TLS is told."""
+    context = server_for(tmp_path, "localhost")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    old = trusting(tmp_path)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    port = await listening(nursery, over_tls(context))
+    assert (await tls_failure(port, old)).cause is Cause.TLS_VERSION
+
+
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"trio-upper: full, 5 clients\n"])
+async def test_no_tls_spoken(nursery: trio.Nursery, tmp_path: Path, banner: bytes) -> None:
+    """A server that greets in plain text speaks no TLS."""
+
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.send_all(banner)
+        await stream.receive_some()
+
+    port = await listening(nursery, greet)
+    assert (await tls_failure(port, trusting(tmp_path))).cause is Cause.TLS_NOT_SPOKEN
+
+
+async def test_our_server_without_tls(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A server that answers the hello in upper case speaks no TLS, and no time-out is needed."""
+    port = await listening(nursery, uppercase)
+    assert (await tls_failure(port, trusting(tmp_path))).cause is Cause.TLS_NOT_SPOKEN
+
+
+async def test_silence(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """A server that says nothing is given up on in time, and told from one that is not there."""
+
+    async def listen_only(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            pass
+
+    port = await listening(nursery, listen_only)
+    failure = await tls_failure(port, trusting(tmp_path), patience=0.1)
+    assert failure.cause is Cause.TLS_SILENT
+
+
+@pytest.mark.parametrize("linger", [None, b"\1\0\0\0\0\0\0\0"])
+async def test_hung_up(nursery: trio.Nursery, tmp_path: Path, linger: bytes | None) -> None:
+    """A server that ends or resets the connection in the handshake is told."""
+
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        if linger:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    port = await listening(nursery, hang_up)
+    assert (await tls_failure(port, trusting(tmp_path))).cause is Cause.TLS_CLOSED
+
+
+class OnlyListening(ssl.SSLContext):
+    """A context that notes which name a certificate would have to hold, and goes no further."""
+
+    asked_for: str | bytes | None = None
+
+    def wrap_bio(self, *args: Any, server_hostname: str | bytes | None = None, **_: Any) -> Any:
+        self.asked_for = server_hostname
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("box.", "box"), ("fe80::1%1", "fe80::1"), ("192.0.2.1", "192.0.2.1")]
+)
+async def test_which_name_a_certificate_must_hold(host: str, name: str) -> None:
+    """The root's dot and the scope of an address are not part of a certificate's name."""
+    network = FakeNetwork({"fe80::1%1": trio.lowlevel.checkpoint})
+    network.behaviour["192.0.2.1"] = trio.lowlevel.checkpoint
+    context = OnlyListening(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(NotImplementedError):
+        await connect(Target(host=host), connect_timeout=TIMEOUT, tls=context)
+    assert context.asked_for == name.encode()  # which Trio does, by IDNA 2008
+    assert not network.open_sockets()
+
+
+@pytest.mark.parametrize(
+    ("version", "cause"),
+    [
+        (ssl.TLSVersion.TLSv1_2, Cause.TLS_REFUSED),
+        (ssl.TLSVersion.TLSv1_3, Cause.TLS_CERTIFICATE_WANTED),
+    ],
+)
+async def test_client_certificate_wanted(
+    nursery: trio.Nursery, tmp_path: Path, version: ssl.TLSVersion, cause: Cause
+) -> None:
+    """A client without the certificate that is wanted hears it, with TLS 1.3 when it receives."""
+    context = trusting(tmp_path)
+    context.maximum_version = version
+    port = await listening(nursery, over_tls(demanding(tmp_path)))
+    assert cause.hint in await refusal(port, context)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_client_certificate_rejected(
+    nursery: trio.Nursery, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """A client with a certificate of a foreign CA hears that it is not accepted."""
+    leaf = issue("me@example.org", by="theirs")
+    cert, key = cert_file(tmp_path, leaf), key_file(tmp_path, leaf)
+    context = trusting(tmp_path, cert=cert, key=key)
+    context.maximum_version = version
+    port = await listening(nursery, over_tls(demanding(tmp_path)))
+    assert Cause.TLS_CERTIFICATE_REJECTED.hint in await refusal(port, context)
+
+
+def demanding(directory: Path) -> ssl.SSLContext:
+    """Return the context of a server that demands a client certificate of our CA."""
+    pair = pair_file(directory, issue("localhost"))
+    return server_context(cert=pair, key=None, client_ca=ca_file(directory))
+
+
+async def refusal(port: int, context: ssl.SSLContext) -> str:
+    """Return in which words a client is refused, while it connects or after it."""
+    target = Target(host="localhost", port=port)
+    try:
+        stream = await connect(target, connect_timeout=TIMEOUT, tls=context)
+    except CannotConnect as failure:
+        return str(failure)
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await stream.receive_some()
+    await trio.aclose_forcefully(stream)
+    return broken(caught.value)

@@ -1,0 +1,387 @@
+"""The client's conversation on in-memory streams: every way in which it can end."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.helpers.streams import Breaking, NoHalfClose
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, memory_stream_pump
+
+from trio_upper.client.converse import HEARING_OUT, LAST_LOOK, Ending, Outcome, converse
+from trio_upper.protocol import full_notice, shutdown_notice
+from trio_upper.server.conversation import Conversation
+
+Peer = Callable[[trio.StapledStream], Awaitable[object]]  # type: ignore[type-arg]
+
+REPLY_TIMEOUT = 30.0
+
+
+async def source_of(*pieces: bytes) -> AsyncGenerator[bytes]:
+    for piece in pieces:
+        await trio.lowlevel.checkpoint()
+        yield piece
+
+
+async def open_prompt() -> AsyncGenerator[bytes]:
+    """A source at which somebody sits and types nothing more."""
+    await trio.sleep_forever()
+    yield b""
+
+
+async def talk(
+    peer: Peer,
+    source: AsyncGenerator[bytes],
+    *,
+    reply_timeout: float = REPLY_TIMEOUT,
+) -> tuple[Outcome, bytes]:
+    """Have a conversation with `peer`; return how it ended and what was shown."""
+    ours, theirs = memory_stream_pair()
+    shown = bytearray()
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        shown.extend(replies)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer, theirs)
+        async with aclosing(source):
+            outcome = await converse(ours, source, show, reply_timeout=reply_timeout)
+        nursery.cancel_scope.cancel()
+    return outcome, bytes(shown)
+
+
+async def server(stream: trio.abc.Stream) -> None:
+    """A peer as it should be."""
+    await Conversation(stream).run()
+    await stream.aclose()
+
+
+async def no_reply(replies: bytes) -> None:
+    """A sink for a conversation in which nothing may be shown."""
+    await trio.lowlevel.checkpoint()
+    pytest.fail(f"shown: {replies!r}")
+
+
+async def read_all(stream: trio.abc.Stream) -> bytes:
+    return b"".join([bytes(piece) async for piece in stream])
+
+
+def says(words: bytes, *, after: bytes = b"") -> Peer:
+    """Return a peer that says `words` and then keeps silent, having read `after` first."""
+
+    async def peer(stream: trio.abc.Stream) -> None:
+        read = b""
+        while read != after:
+            read += await stream.receive_some()
+        await stream.send_all(words)
+        await trio.sleep_forever()
+
+    return peer
+
+
+@given(st.lists(st.binary(min_size=1) | st.text(min_size=1).map(str.encode)))
+async def test_every_reply_is_shown(pieces: list[bytes]) -> None:
+    """What comes back is the upper case of all that was sent, and that is success."""
+    outcome, shown = await talk(server, source_of(*pieces))
+    whole = b"".join(pieces).decode("utf-8", "surrogateescape")
+    assert shown == whole.upper().encode("utf-8", "surrogateescape")
+    assert outcome == Outcome(ending=Ending.ANSWERED, owed=len(shown), unanswered=0)
+    assert outcome.complete
+
+
+async def test_replies_byte_by_byte_are_as_good() -> None:
+    """A network that cuts everything to pieces changes nothing."""
+    ours, theirs = memory_stream_pair()
+
+    async def fragment() -> None:
+        await trio.lowlevel.checkpoint()
+        memory_stream_pump(theirs.send_stream, ours.receive_stream, max_bytes=1)
+
+    theirs.send_stream.send_all_hook = fragment
+    shown: list[bytes] = []
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        shown.append(replies)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, theirs)
+        outcome = await converse(ours, source_of(b"Stra\xc3", b"\x9fe\n"), show, reply_timeout=1)
+    assert b"".join(shown) == b"STRASSE\n"
+    assert outcome.complete
+
+
+async def test_an_empty_input_is_a_success() -> None:
+    """Nothing sent, nothing owed; the server saw a half-close."""
+    outcome, shown = await talk(server, source_of())
+    assert (outcome.complete, shown) == (True, b"")
+
+
+async def test_it_does_not_wait_for_the_server_to_close(autojump_clock: MockClock) -> None:
+    """When all is answered and the input has ended the conversation is over."""
+    outcome, shown = await talk(says(b"HI", after=b"hi"), source_of(b"hi"))
+    assert (outcome.complete, shown) == (True, b"HI")
+    assert trio.current_time() <= 2 * LAST_LOOK
+
+
+async def test_a_long_silence_is_fine_while_nothing_is_owed(autojump_clock: MockClock) -> None:
+    """The reply time-out counts only while a reply is owed."""
+
+    async def slow_typist() -> AsyncGenerator[bytes]:
+        yield b"one"
+        await trio.sleep(10 * REPLY_TIMEOUT)
+        yield b"two"
+
+    outcome, shown = await talk(server, slow_typist())
+    assert (outcome.complete, shown) == (True, b"ONETWO")
+
+
+async def test_a_reply_that_does_not_come_is_an_error(autojump_clock: MockClock) -> None:
+    """A silent server is given up after the reply time-out, with the account of what is missing."""
+    outcome, shown = await talk(says(b"HEL", after=b"hello"), source_of(b"hello"))
+    assert outcome == Outcome(ending=Ending.SILENT, owed=5, unanswered=2)
+    assert not outcome.complete
+    assert shown == b"HEL"
+    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT)
+
+
+async def test_each_byte_of_a_reply_starts_the_time_anew(autojump_clock: MockClock) -> None:
+    """A slow server is not a silent one."""
+
+    async def drip(stream: trio.abc.Stream) -> None:
+        for byte in b"HELLO":
+            await trio.sleep(REPLY_TIMEOUT - 1)
+            await stream.send_all(bytes([byte]))
+
+    outcome, shown = await talk(drip, source_of(b"hello"))
+    assert (outcome.complete, shown) == (True, b"HELLO")
+
+
+async def test_without_a_reply_timeout_it_waits_for_ever(autojump_clock: MockClock) -> None:
+    """0 means no limit."""
+
+    async def sleeper(stream: trio.abc.Stream) -> None:
+        await trio.sleep(100 * REPLY_TIMEOUT)
+        await stream.send_all(b"HI")
+
+    outcome, _ = await talk(sleeper, source_of(b"hi"), reply_timeout=0)
+    assert outcome.complete
+
+
+async def test_the_time_in_which_the_replies_are_shown_does_not_count(
+    autojump_clock: MockClock,
+) -> None:
+    """A reader of the output that takes its time is no silence of the server's."""
+    ours, theirs = memory_stream_pair()
+
+    async def pager(_: bytes) -> None:
+        await trio.sleep(2 * REPLY_TIMEOUT)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, theirs)
+        outcome = await converse(
+            ours, source_of(b"one\n", b"two\n"), pager, reply_timeout=REPLY_TIMEOUT
+        )
+    assert outcome.complete
+
+
+async def test_a_server_that_never_reads_is_given_up(autojump_clock: MockClock) -> None:
+    """A send that blocks for ever is a reply that does not come."""
+    ours, _theirs = lockstep_stream_pair()
+    async with aclosing(source_of(b"hi")) as source:
+        outcome = await converse(ours, source, no_reply, reply_timeout=REPLY_TIMEOUT)
+    assert outcome == Outcome(ending=Ending.SILENT, owed=2, unanswered=2)
+
+
+async def test_the_servers_end_stops_the_input_at_once(autojump_clock: MockClock) -> None:
+    """A prompt does not stay open when the server has gone, and that is a failure."""
+
+    async def closes(stream: trio.abc.Stream) -> None:
+        await stream.aclose()
+
+    outcome, _ = await talk(closes, open_prompt())
+    assert outcome == Outcome(ending=Ending.CLOSED, owed=0, unanswered=0)
+    assert not outcome.complete
+    assert trio.current_time() == 0
+
+
+async def test_a_server_that_dies_leaves_the_account(autojump_clock: MockClock) -> None:
+    """What came is shown, what is missing is counted."""
+
+    async def dies(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"ONE\nTW")
+        await stream.aclose()
+
+    outcome, shown = await talk(dies, source_of(b"one\ntwo\n"))
+    assert shown == b"ONE\nTW"
+    assert outcome == Outcome(ending=Ending.CLOSED, owed=8, unanswered=2)
+
+
+async def test_a_reset_is_told_apart_from_an_end() -> None:
+    """The error that broke the connection is part of the outcome."""
+    ours, _theirs = memory_stream_pair()
+    stream = Breaking(ours)
+    stream.receiving = trio.BrokenResourceError("reset")
+    outcome = await converse(stream, source_of(b"hi"), no_reply, reply_timeout=1)
+    assert outcome == Outcome(ending=Ending.BROKEN, owed=2, unanswered=2, error=stream.receiving)
+
+
+async def test_a_reset_that_only_the_sender_saw_is_a_reset() -> None:
+    """The kernel reports it once; what the receiver sees then looks like an end."""
+    ours, theirs = memory_stream_pair()
+    stream = Breaking(ours)
+    stream.sending = trio.BrokenResourceError("reset")
+    await theirs.aclose()
+    outcome = await converse(stream, source_of(b"hi"), no_reply, reply_timeout=1)
+    assert outcome == Outcome(ending=Ending.BROKEN, owed=2, unanswered=2, error=stream.sending)
+
+
+async def test_a_silence_after_a_failed_send_is_a_silence(autojump_clock: MockClock) -> None:
+    """What the sender saw is kept, but what ended the conversation is the time-out."""
+    ours, _theirs = memory_stream_pair()
+    stream = Breaking(ours)
+    stream.sending = trio.BrokenResourceError("reset")
+    outcome = await converse(stream, source_of(b"hi"), no_reply, reply_timeout=1)
+    assert outcome == Outcome(ending=Ending.SILENT, owed=2, unanswered=2, error=stream.sending)
+
+
+async def test_what_came_before_a_failed_send_is_still_received() -> None:
+    """A server that closed early may have said why; the sender's failure does not hide it."""
+    ours, theirs = memory_stream_pair()
+    stream = Breaking(ours)
+    stream.sending = trio.BrokenResourceError("broken pipe")
+    await theirs.send_all(full_notice(5))
+    await theirs.aclose()
+    outcome = await converse(stream, source_of(b"hi"), no_reply, reply_timeout=1)
+    assert outcome.ending is Ending.NOTICE
+    assert outcome.words == full_notice(5)
+
+
+async def test_a_reset_after_the_last_reply_is_no_failure() -> None:
+    """All that was owed has come; how the server closes is its own affair."""
+    ours, theirs = memory_stream_pair()
+    stream = Breaking(ours)
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        assert replies == b"HI"
+        stream.receiving = trio.BrokenResourceError("reset")
+
+    await theirs.send_all(b"HI")
+    assert (await converse(stream, source_of(b"hi"), show, reply_timeout=1)).complete
+
+
+@pytest.mark.parametrize("source", [source_of, open_prompt])
+async def test_a_notice_ends_the_conversation(
+    source: Callable[[], AsyncGenerator[bytes]], autojump_clock: MockClock
+) -> None:
+    """The server's own line is no reply, and it is heard whatever the client is doing."""
+    outcome, shown = await talk(says(shutdown_notice()), source())
+    assert outcome == Outcome(ending=Ending.NOTICE, owed=0, unanswered=0, words=shutdown_notice())
+    assert shown == b""
+    assert not outcome.complete
+
+
+async def test_a_notice_in_pieces_is_heard_out(autojump_clock: MockClock) -> None:
+    """A line of words that has begun is waited for, but not for ever."""
+
+    async def stutters(stream: trio.abc.Stream) -> None:
+        for byte in shutdown_notice():
+            await trio.sleep(0.001)
+            await stream.send_all(bytes([byte]))
+
+    outcome, _ = await talk(stutters, open_prompt())
+    assert outcome.words == shutdown_notice()
+    assert trio.current_time() < HEARING_OUT
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_foreign_words_are_part_of_the_outcome(
+    closes: bool, autojump_clock: MockClock
+) -> None:
+    """A peer that is no server of ours is quoted, whether its line ends or not."""
+
+    async def banner(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"login: ")
+        if closes:
+            await stream.aclose()
+        await trio.sleep_forever()
+
+    outcome, shown = await talk(banner, source_of(b"hi"))
+    assert outcome == Outcome(ending=Ending.FOREIGN, owed=2, unanswered=2, words=b"login: ")
+    assert shown == b""
+    assert trio.current_time() == (0 if closes else HEARING_OUT)
+
+
+async def test_a_banner_after_an_empty_input_is_seen(autojump_clock: MockClock) -> None:
+    """One task decides that all is done, after a last look: an SSH server is no success."""
+    outcome, _ = await talk(says(b"SSH-2.0-x\r\n"), source_of())
+    assert outcome.ending is Ending.FOREIGN
+
+
+async def test_an_echo_is_unmasked() -> None:
+    """A peer that sends back what it got proves nothing."""
+
+    async def echo(stream: trio.abc.Stream) -> None:
+        await stream.send_all(await read_all(stream))
+
+    outcome, shown = await talk(echo, source_of(b"Hello\n"))
+    assert (outcome.ending, outcome.words, shown) == (Ending.FOREIGN, b"Hello\n", b"")
+
+
+@pytest.mark.parametrize(("sent", "unanswered"), [(b"hi\n", 0), (b"hi\xe2\x82", 2)])
+async def test_without_half_close_the_account_tells_the_end(
+    sent: bytes, unanswered: int, autojump_clock: MockClock
+) -> None:
+    """Over TLS the conversation ends when all is answered that can be."""
+    ours, theirs = memory_stream_pair()
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        assert replies == b"HI\n"[: len(replies)]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, theirs)
+        outcome = await converse(NoHalfClose(ours), source_of(sent), show, reply_timeout=9)
+        nursery.cancel_scope.cancel()
+    assert outcome == Outcome(ending=Ending.ANSWERED, owed=len(sent), unanswered=unanswered)
+    assert outcome.complete is (unanswered == 0)
+    assert trio.current_time() <= 2 * LAST_LOOK
+
+
+async def test_what_the_source_raises_escapes() -> None:
+    """A failing input ends both tasks and is the caller's to explain."""
+
+    async def broken() -> AsyncGenerator[bytes]:
+        yield b"hi"
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk on fire")
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(OSError, match="disk on fire"), flatten_subgroups=True
+    ):
+        await talk(server, broken())
+
+
+async def test_what_the_sink_raises_escapes() -> None:
+    """A failing output ends both tasks, also at an open prompt."""
+    ours, theirs = memory_stream_pair()
+
+    async def full(_: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk full")
+
+    async def one_line() -> AsyncGenerator[bytes]:
+        yield b"hi\n"
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server, theirs)
+        with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="disk full")):
+            await converse(ours, one_line(), full, reply_timeout=1)
+        await ours.aclose()

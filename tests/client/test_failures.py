@@ -1,0 +1,300 @@
+"""Every way of not connecting has its sentence, and the one that tells most is said."""
+
+import errno
+import socket
+import ssl
+
+import pytest
+import trio
+
+from trio_upper.client.failures import Attempt, CannotConnect, Cause, broken, looks_like_tls
+
+SYSTEM_ERRORS = [
+    (errno.ECONNREFUSED, Cause.REFUSED),
+    (errno.ECONNRESET, Cause.RESET),
+    (errno.ECONNABORTED, Cause.RESET),
+    (errno.EPIPE, Cause.RESET),
+    (errno.ETIMEDOUT, Cause.TIMED_OUT),
+    (errno.EACCES, Cause.FORBIDDEN),
+    (errno.EPERM, Cause.FORBIDDEN),
+    (errno.ENETUNREACH, Cause.UNREACHABLE),
+    (errno.EHOSTUNREACH, Cause.UNREACHABLE),
+    (errno.ENETDOWN, Cause.UNREACHABLE),
+    (errno.EHOSTDOWN, Cause.UNREACHABLE),
+    (errno.EAFNOSUPPORT, Cause.UNREACHABLE),
+    (errno.EADDRNOTAVAIL, Cause.NO_LOCAL_ADDRESS),
+    (errno.ENODEV, Cause.SCOPE_UNKNOWN),
+    (errno.EMFILE, Cause.OTHER),
+]
+
+LOOKUP_ERRORS = [
+    (socket.gaierror(socket.EAI_NONAME, "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(socket.EAI_NODATA, "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(socket.EAI_ADDRFAMILY, "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(socket.EAI_AGAIN, "?"), Cause.NAME_SERVER),
+    (socket.gaierror(socket.EAI_FAIL, "?"), Cause.NAME_SERVER),
+    (None, Cause.NAME_SERVER),
+    (UnicodeError("label too long"), Cause.MALFORMED),
+    (socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure"), Cause.OTHER),
+    (OSError(errno.EMFILE, "?"), Cause.OTHER),
+]
+
+TLS_REASONS = [
+    ("NO_TLS", Cause.TLS_NOT_SPOKEN),
+    ("UNEXPECTED_EOF_WHILE_READING", Cause.TLS_CLOSED),
+    ("UNSUPPORTED_PROTOCOL", Cause.TLS_VERSION),
+    ("TLSV1_ALERT_PROTOCOL_VERSION", Cause.TLS_VERSION),
+    ("SSLV3_ALERT_HANDSHAKE_FAILURE", Cause.TLS_REFUSED),
+    ("TLSV13_ALERT_CERTIFICATE_REQUIRED", Cause.TLS_CERTIFICATE_WANTED),
+    ("TLSV1_ALERT_UNKNOWN_CA", Cause.TLS_CERTIFICATE_REJECTED),
+    ("SSLV3_ALERT_BAD_CERTIFICATE", Cause.TLS_CERTIFICATE_REJECTED),
+    ("SSLV3_ALERT_UNSUPPORTED_CERTIFICATE", Cause.TLS_CERTIFICATE_REJECTED),
+    ("SSLV3_ALERT_CERTIFICATE_REVOKED", Cause.TLS_CERTIFICATE_REJECTED),
+    ("SSLV3_ALERT_CERTIFICATE_EXPIRED", Cause.TLS_CERTIFICATE_REJECTED),
+    ("SSLV3_ALERT_CERTIFICATE_UNKNOWN", Cause.TLS_CERTIFICATE_REJECTED),
+    ("TLSV1_ALERT_ACCESS_DENIED", Cause.TLS_CERTIFICATE_REJECTED),
+    ("TLSV1_ALERT_INTERNAL_ERROR", Cause.TLS_FAILED),
+    (None, Cause.TLS_FAILED),
+]
+
+VERIFY_CODES = [
+    (2, Cause.TLS_UNTRUSTED),
+    (18, Cause.TLS_UNTRUSTED),
+    (19, Cause.TLS_UNTRUSTED),
+    (20, Cause.TLS_UNTRUSTED),
+    (21, Cause.TLS_UNTRUSTED),
+    (9, Cause.TLS_EXPIRED),
+    (10, Cause.TLS_EXPIRED),
+    (62, Cause.TLS_WRONG_NAME),
+    (64, Cause.TLS_WRONG_NAME),
+    (26, Cause.TLS_UNVERIFIED),
+]
+
+
+def tls_error(reason: str | None) -> ssl.SSLError:
+    """Return an error as the ssl module makes it."""
+    error = ssl.SSLError(1, f"[SSL: {reason}] (_ssl.c:1006)")
+    if reason:
+        error.reason = reason
+    return error
+
+
+def verify_error(code: int, message: str = "?") -> ssl.SSLCertVerificationError:
+    """Return an error of certificate verification as the ssl module makes it."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.reason = "CERTIFICATE_VERIFY_FAILED"
+    error.verify_code = code
+    error.verify_message = message
+    return error
+
+
+def broken_by(error: Exception) -> trio.BrokenResourceError:
+    """Return what a Trio stream raises for `error`."""
+    result = trio.BrokenResourceError("socket connection broken")
+    result.__cause__ = error
+    return result
+
+
+def failed(*errors: Exception, connected: bool = False, host: str = "box") -> CannotConnect:
+    """Return the failure of one attempt for each of `errors`."""
+    attempts = tuple(
+        Attempt(address=f"192.0.2.{number}", error=error, connected=connected)
+        for number, error in enumerate(errors, 1)
+    )
+    return CannotConnect(host, 8746, attempts=attempts, seconds=0.25)
+
+
+def lookup_failed(error: Exception | None, host: str = "box") -> CannotConnect:
+    """Return the failure of a look-up."""
+    return CannotConnect(host, 8746, attempts=(), seconds=0.25, lookup_error=error)
+
+
+def test_sentence() -> None:
+    """The sentence has host, port, cause, every address, the time and the hint, in one line."""
+    refused = OSError(errno.ECONNREFUSED, "Connection refused")
+    failure = CannotConnect(
+        "example.lan",
+        8746,
+        attempts=(
+            Attempt(address="192.168.1.7", error=refused),
+            Attempt(address="fe80::1%eth0", error=refused),
+            Attempt(address="fd00::7", error=trio.TooSlowError()),
+        ),
+        seconds=0.0213,
+    )
+    assert str(failure) == (
+        "cannot connect to example.lan port 8746: refused "
+        "(tried 192.168.1.7, fe80::1%eth0 and fd00::7, 0.02 s): "
+        "the machine answered, but nothing listens on that port: "
+        "is the server running, and with --host?"
+    )
+    assert (failure.host, failure.port, failure.seconds) == ("example.lan", 8746, 0.0213)
+    assert failure.cause is Cause.REFUSED
+
+
+def test_sentence_without_an_address() -> None:
+    """A name that leads to no address says so."""
+    assert str(lookup_failed(socket.gaierror(socket.EAI_NONAME, "?"))) == (
+        "cannot connect to box port 8746: name not found (no address tried, 0.25 s): "
+        "is it spelled right?"
+    )
+
+
+@pytest.mark.parametrize(("number", "cause"), SYSTEM_ERRORS)
+def test_system_errors(number: int, cause: Cause) -> None:
+    """What the kernel says about an attempt has its row."""
+    assert failed(OSError(number, "?")).cause is cause
+
+
+@pytest.mark.parametrize(("error", "cause"), LOOKUP_ERRORS)
+def test_lookup_errors(error: Exception | None, cause: Cause) -> None:
+    """What the resolver says, or that it says nothing in time, has its row."""
+    assert lookup_failed(error).cause is cause
+
+
+@pytest.mark.parametrize(("reason", "cause"), TLS_REASONS)
+def test_tls_reasons(reason: str | None, cause: Cause) -> None:
+    """What OpenSSL says about a handshake has its row."""
+    assert failed(broken_by(tls_error(reason)), connected=True).cause is cause
+
+
+@pytest.mark.parametrize(("code", "cause"), VERIFY_CODES)
+def test_verify_codes(code: int, cause: Cause) -> None:
+    """What is wrong with a certificate has its row."""
+    assert failed(broken_by(verify_error(code)), connected=True).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (trio.TooSlowError(), Cause.TLS_SILENT),
+        (broken_by(OSError(errno.ECONNRESET, "?")), Cause.TLS_CLOSED),
+        (broken_by(OSError(errno.EHOSTUNREACH, "?")), Cause.UNREACHABLE),
+        (broken_by(RuntimeError("a bug")), Cause.OTHER),
+    ],
+)
+def test_handshakes(error: Exception, cause: Cause) -> None:
+    """What goes wrong once TCP is there is told apart from what goes wrong before."""
+    assert failed(error, connected=True).cause is cause
+
+
+def test_time_out_before_the_handshake() -> None:
+    """An attempt still in progress at the deadline has timed out."""
+    assert failed(trio.TooSlowError()).cause is Cause.TIMED_OUT
+
+
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("fe80::1", Cause.SCOPE_MISSING),
+        ("fe80::1%eth0", Cause.OTHER),
+        ("192.0.2.1", Cause.OTHER),
+    ],
+)
+def test_missing_scope(address: str, cause: Cause) -> None:
+    """An invalid argument means a missing scope only where one can be missing."""
+    attempt = Attempt(address=address, error=OSError(errno.EINVAL, "Invalid argument"))
+    assert CannotConnect("box", 1, attempts=(attempt,), seconds=0).cause is cause
+
+
+def test_unknown_scope() -> None:
+    """An address that is not found is one with an interface that is not there."""
+    error = socket.gaierror(socket.EAI_NONAME, "?")
+    assert lookup_failed(error, host="fe80::1%nosuch").cause is Cause.SCOPE_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (failed(OSError(errno.EMFILE, "Error connecting to ('::1', 1)")), "Too many open files"),
+        (failed(RuntimeError("two\nlines")), "two lines"),
+        (failed(RuntimeError()), "RuntimeError"),
+        (failed(ssl.SSLError(1, "two\nlines"), connected=True), "two lines"),
+        (failed(verify_error(26, "unsuitable purpose"), connected=True), "unsuitable purpose"),
+        (
+            failed(tls_error("TLSV1_ALERT_INTERNAL_ERROR"), connected=True),
+            "tlsv1 alert internal error",
+        ),
+        (lookup_failed(socket.gaierror(socket.EAI_MEMORY, "no memory")), "no memory"),
+    ],
+)
+def test_own_words(failure: CannotConnect, words: str) -> None:
+    """What nobody foresaw is said in the system's own words, still in one line."""
+    assert str(failure).partition(" (")[0].endswith(f" {words}")
+    assert "\n" not in str(failure)
+
+
+def test_the_most_telling_cause() -> None:
+    """When addresses fail in different ways, the way that tells most is said, wherever it is."""
+    silent, nowhere = trio.TooSlowError(), OSError(errno.ENETUNREACH, "?")
+    refused = OSError(errno.ECONNREFUSED, "?")
+    assert failed(nowhere, silent, refused).cause is Cause.REFUSED
+    assert failed(refused, silent, nowhere).cause is Cause.REFUSED
+    assert failed(nowhere, silent).cause is Cause.TIMED_OUT
+    assert failed(OSError(errno.EMFILE, "?"), nowhere).cause is Cause.OTHER
+
+
+def test_a_handshake_tells_more_than_other_addresses() -> None:
+    """A failed TLS handshake is what counts: that address was connected."""
+    attempts = (
+        Attempt(address="::1", error=OSError(errno.ECONNREFUSED, "?")),
+        Attempt(address="127.0.0.1", error=broken_by(verify_error(20)), connected=True),
+    )
+    failure = CannotConnect("localhost", 1, attempts=attempts, seconds=0)
+    assert failure.cause is Cause.TLS_UNTRUSTED
+    assert "::1 and 127.0.0.1" in str(failure)
+
+
+def test_every_cause_has_its_own_words_and_hint() -> None:
+    """No two rows share their words, and none is without a hint."""
+    assert len({cause.words for cause in Cause}) == len(Cause)
+    for cause in Cause:
+        assert cause.hint
+        assert cause.sentence == f"{cause.words}: {cause.hint}"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (broken_by(OSError(errno.ECONNRESET, "?")), "the server reset the connection"),
+        (broken_by(broken_by(OSError(errno.EPIPE, "?"))), "the server reset the connection"),
+        (
+            broken_by(OSError(errno.ETIMEDOUT, "?")),
+            "the server's machine does not answer any more",
+        ),
+        (broken_by(OSError(errno.EHOSTUNREACH, "?")), "the network to the server is gone"),
+        (
+            broken_by(tls_error("UNEXPECTED_EOF_WHILE_READING")),
+            "the server cut the connection without ending TLS",
+        ),
+        (
+            broken_by(tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED")),
+            Cause.TLS_CERTIFICATE_WANTED.sentence,
+        ),
+        (broken_by(tls_error("BAD_RECORD_MAC")), "TLS failed, bad record mac"),
+        (broken_by(OSError(errno.EIO, "?")), "the connection broke, Input/output error"),
+        (RuntimeError("why {not}"), "the connection broke, why {not}"),
+        (trio.BrokenResourceError(), "the connection broke"),
+    ],
+)
+def test_broken(error: Exception, words: str) -> None:
+    """A connection that breaks says why, from what its stream's error was raised from."""
+    assert broken(error) == words
+
+
+@pytest.mark.parametrize(
+    ("first_bytes", "expected"),
+    [
+        (b"\x15\x03\x03\x00\x02\x02\x0a", True),
+        (b"\x16\x03\x01\x02\x00", True),
+        (b"\x15\x03", True),
+        (b"\x15", False),
+        (b"", False),
+        (b"HELLO\n", False),
+        (b"\x17\x03\x03", False),
+        (b"\x15\x02", False),
+    ],
+)
+def test_looks_like_tls(first_bytes: bytes, expected: bool) -> None:
+    """Alerts and handshake messages are known for TLS, and nothing else is."""
+    assert looks_like_tls(first_bytes) is expected

@@ -1,0 +1,527 @@
+"""Round trips on in-memory streams in virtual time, and once over a real socket."""
+
+import errno
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import CapturingLogger
+from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.streams import Breaking
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from trio_upper.client.connect import Target, connect
+from trio_upper.client.failures import Attempt, CannotConnect
+from trio_upper.measure.pinger import (
+    ASCII_TEXT,
+    CLOSE_TIMEOUT,
+    HEARING_OUT,
+    LARGEST_AT_ONCE,
+    OTHER_TEXT,
+    PATIENCE,
+    RETRY_PAUSE,
+    SMALLEST,
+    WORDS_BYTES,
+    Pinger,
+    RoundTrip,
+    Settings,
+    Trouble,
+    make_message,
+)
+from trio_upper.protocol import full_notice, idle_notice
+from trio_upper.server.conversation import Conversation
+from trio_upper.server.server import Server
+from trio_upper.server.server import Settings as ServerSettings
+from trio_upper.tls import client_context, server_context
+
+TIMEOUT = 30
+"""Seconds after which a test over real sockets has failed; none is waited for."""
+
+INTERVAL = 1.0
+REPLY_TIMEOUT = 30.0
+
+HalfCloseable = trio.abc.HalfCloseableStream
+Peer = Callable[[HalfCloseable], Awaitable[object]]
+
+REFUSED = CannotConnect(
+    "example.lan",
+    80,
+    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
+    seconds=0.5,
+)
+
+
+class World:
+    """Where a pinger connects to: a new `peer` each time, unless `failure` is set."""
+
+    def __init__(self, *peers: Peer) -> None:
+        self.peers = list(peers)
+        self.failure: Exception | None = None
+        self.wrap: Callable[[HalfCloseable], trio.abc.Stream] = lambda stream: stream
+        self.pair: Callable[[], tuple[HalfCloseable, HalfCloseable]] = memory_stream_pair
+        self.streams: list[trio.abc.Stream] = []
+        self.shown: list[RoundTrip] = []
+        self.shown_at: list[float] = []
+
+    async def connect(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if self.failure:
+            raise self.failure
+        ours, theirs = self.pair()
+        peer = self.peers.pop(0) if len(self.peers) > 1 else self.peers[0]
+        trio.lowlevel.spawn_system_task(serve, peer, theirs)
+        self.streams.append(self.wrap(ours))
+        return self.streams[-1]
+
+    async def show(self, round_trip: RoundTrip) -> None:
+        await trio.lowlevel.checkpoint()
+        self.shown.append(round_trip)
+        self.shown_at.append(trio.current_time())
+
+    async def ping(
+        self,
+        count: int = 1,
+        *,
+        interval: float = INTERVAL,
+        size: int = 32,
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> Pinger:
+        """Make `count` round trips; return who made them."""
+        settings = Settings(count=count, interval=interval, size=size, reply_timeout=reply_timeout)
+        pinger = Pinger(self.connect, settings)
+        await pinger.run(self.show)
+        assert pinger.sent == len(self.shown) == count
+        assert [each.sequence for each in self.shown] == list(range(1, count + 1))
+        return pinger
+
+    @property
+    def troubles(self) -> list[Trouble | None]:
+        return [each.failed.trouble if each.failed else None for each in self.shown]
+
+
+async def serve(peer: Peer, stream: HalfCloseable) -> None:
+    with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
+        await peer(stream)
+
+
+async def upper(stream: HalfCloseable) -> None:
+    """A peer as it should be."""
+    await Conversation(stream).run()
+    await stream.aclose()
+
+
+def replying(answer: Callable[[bytes], bytes], *, after: float = 0) -> Peer:
+    """Return a peer that makes its reply of each message by `answer`, `after` so many seconds."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        async for message in stream:
+            await trio.sleep(after)
+            await stream.send_all(answer(bytes(message)))
+
+    return peer
+
+
+def saying(words: bytes, *, closes: bool = True) -> Peer:
+    """Return a peer that reads a message, says `words` instead of a reply, and may close then."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        await stream.receive_some()
+        for byte in words:
+            await stream.send_all(bytes([byte]))
+        if closes:
+            await stream.aclose()
+
+    return peer
+
+
+async def deaf(stream: HalfCloseable) -> None:
+    """A peer that reads nothing, and says nothing."""
+    await trio.sleep_forever()
+
+
+# ------------------------------------------------------------------ messages
+
+
+@given(
+    number=st.integers(min_value=0, max_value=10**12),
+    size=st.integers(min_value=SMALLEST, max_value=300),
+    text=st.sampled_from([ASCII_TEXT, OTHER_TEXT]),
+)
+def test_a_message_is_a_line_that_no_echo_answers(number: int, size: int, text: str) -> None:
+    """Its size is kept to the byte, also where a letter of two bytes would have been cut."""
+    message, reply = make_message(number, size, text)
+    assert len(message) == len(reply) == size
+    assert message.index(b"\n") == size - 1
+    assert reply == message.decode().upper().encode() != message
+
+
+@given(
+    number=st.integers(min_value=0), size=st.integers(min_value=SMALLEST, max_value=SMALLEST + 20)
+)
+def test_a_message_differs_from_those_around_it(number: int, size: int) -> None:
+    """So a reply that is one late, or 25 late, is a wrong one."""
+    around = {make_message(near, size)[1] for near in range(number, number + 26)}
+    assert len(around) == 26
+
+
+def test_a_message_may_hold_more_than_ascii() -> None:
+    """Its letters have one to three bytes."""
+    assert make_message(1, 40, OTHER_TEXT)[1].decode() == "AAAAAB STRASSE, ΚΑΛΗΜΈΡΑ, ПР.\n"
+    assert make_message(1, 20)[1] == b"AAAAAB THE QUICK BR\n"
+
+
+# ------------------------------------------------------------------ round trips
+
+
+async def test_every_reply_is_right_and_counted(autojump_clock: MockClock) -> None:
+    """The time is that between message and reply, over one connection."""
+    world = World(replying(lambda message: message.decode().upper().encode(), after=0.25))
+    pinger = await world.ping(3)
+    assert [each.seconds for each in world.shown] == pytest.approx([0.25] * 3)
+    assert world.troubles == [None] * 3
+    assert (pinger.answered, pinger.wrong, pinger.unanswered) == (3, 0, 0)
+    assert pinger.latency.count == 3
+    assert pinger.latency.max == pytest.approx(0.25)
+    assert len(world.streams) == 1
+
+
+async def test_the_content_varies_and_is_not_only_ascii() -> None:
+    """What is sent proves that the server upper-cases, and not that it repeats itself."""
+    seen: list[bytes] = []
+
+    def note(message: bytes) -> bytes:
+        seen.append(message)
+        return message.decode().upper().encode()
+
+    await World(replying(note)).ping(4, interval=0)
+    assert len(set(seen)) == 4
+    assert [message.isascii() for message in seen] == [True, False, True, False]
+    assert {len(message) for message in seen} == {32}
+
+
+async def test_one_begins_at_each_interval(autojump_clock: MockClock) -> None:
+    """However long the reply takes, as long as it is there by then; and no wait after the last."""
+    world = World(replying(bytes.upper, after=0.25))
+    await world.ping(3, size=8)
+    assert world.shown_at == pytest.approx([0.25, 1.25, 2.25])
+
+
+async def test_a_reply_later_than_the_interval_delays_the_next(autojump_clock: MockClock) -> None:
+    """They are made one at a time, and what was missed is not made up for."""
+    world = World(replying(bytes.upper, after=2.5))
+    await world.ping(3, size=8)
+    assert world.shown_at == pytest.approx([2.5, 5, 7.5])
+
+
+async def test_without_an_interval_one_follows_the_other(autojump_clock: MockClock) -> None:
+    """0 means at once."""
+    world = World(upper)
+    await world.ping(100, interval=0)
+    assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("size", [SMALLEST, 32, LARGEST_AT_ONCE])
+async def test_a_message_of_any_size_is_answered(size: int) -> None:
+    """From one letter on to as many as the buffers on the way hold."""
+    assert (await World(upper).ping(2, interval=0, size=size)).answered == 2
+
+
+async def test_replies_byte_by_byte_are_as_good() -> None:
+    """A network that cuts everything to pieces changes nothing."""
+    world = World(upper)
+    world.wrap = OneByOne
+    assert (await world.ping(2, interval=0)).answered == 2
+
+
+class OneByOne(Breaking):
+    """A stream of which one byte at a time is received."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await super().receive_some(1)
+
+
+async def test_without_a_count_it_goes_on(autojump_clock: MockClock) -> None:
+    """Until it is cancelled, which between two round trips loses none."""
+    world = World(replying(bytes.upper, after=0.25))
+    pinger = Pinger(world.connect, Settings(size=8))
+    with trio.move_on_after(9.5):
+        await pinger.run(world.show)
+    assert pinger.give_up() is None
+    assert (pinger.sent, pinger.answered) == (10, 10)
+
+
+@pytest.mark.parametrize(("after", "counted"), [(PATIENCE / 2, False), (PATIENCE, True)])
+async def test_an_interrupted_round_trip_counts_only_if_it_was_late(
+    after: float, counted: bool, autojump_clock: MockClock
+) -> None:
+    """Ctrl-C may hit a reply on its way, or be what a person says to one that does not come."""
+    world = World(replying(bytes.upper, after=100))
+    pinger = Pinger(world.connect, Settings(size=8))
+    with trio.move_on_after(after):
+        await pinger.run(world.show)
+    given_up = pinger.give_up()
+    assert pinger.sent == pinger.unanswered == counted
+    if counted:
+        assert given_up is not None
+        assert given_up.failed is not None
+        assert given_up.failed.trouble is Trouble.INTERRUPTED
+        assert given_up.sequence == 1
+    else:
+        assert given_up is None
+
+
+# ------------------------------------------------------------------ what goes wrong
+
+
+async def test_an_echo_is_wrong() -> None:
+    """It answers everything, and proves nothing."""
+    world = World(replying(bytes))
+    pinger = await world.ping(3, interval=0)
+    assert world.troubles == [Trouble.WRONG] * 3
+    assert (pinger.answered, pinger.wrong, pinger.unanswered) == (0, 3, 0)
+    assert math.isnan(pinger.latency.max)
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == make_message(1, 32)[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda message: message.upper()[:-2] + b".\n",
+        lambda message: message.upper() + b"\n",
+        lambda message: message.upper()[1:],
+        lambda message: make_message(2, 32)[1],
+    ],
+    ids=["one byte differs", "one too many", "one missing", "right for another message"],
+)
+async def test_one_wrong_byte_is_wrong(answer: Callable[[bytes], bytes]) -> None:
+    """Every byte is compared."""
+    world = World(replying(answer), upper)
+    pinger = await world.ping(2, size=32, interval=0)
+    assert world.troubles == [Trouble.WRONG, None]
+    assert (pinger.answered, pinger.wrong) == (1, 1)
+    assert len(world.streams) == 2
+
+
+async def test_a_late_reply_is_not_taken_for_the_next_one(autojump_clock: MockClock) -> None:
+    """After a time-out the connection is made anew; what comes over the old one is not read."""
+    world = World(replying(bytes.upper, after=REPLY_TIMEOUT + 1), upper)
+    pinger = await world.ping(2)
+    assert world.troubles == [Trouble.SILENT, None]
+    assert (pinger.answered, pinger.unanswered) == (1, 1)
+    assert world.shown_at == pytest.approx([REPLY_TIMEOUT, REPLY_TIMEOUT])
+    assert len(world.streams) == 2
+
+
+async def test_without_a_reply_timeout_it_waits_for_ever(autojump_clock: MockClock) -> None:
+    """0 means no limit."""
+    world = World(replying(bytes.upper, after=1e6))
+    assert (await world.ping(reply_timeout=0)).answered == 1
+
+
+async def test_a_server_that_does_not_read_is_silent(autojump_clock: MockClock) -> None:
+    """The time-out holds for sending, too."""
+    world = World(deaf)
+    world.pair = lockstep_stream_pair
+    await world.ping()
+    assert world.troubles == [Trouble.SILENT]
+    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT)
+
+
+async def test_it_connects_again_when_the_connection_is_lost(autojump_clock: MockClock) -> None:
+    """The lost round trip is one, and the next one has a new connection at its usual time."""
+    world = World(saying(b""), saying(b"AAA"), upper)
+    pinger = await world.ping(3)
+    assert world.troubles == [Trouble.CLOSED, Trouble.CLOSED, None]
+    assert (pinger.answered, pinger.wrong, pinger.unanswered) == (1, 0, 2)
+    assert world.shown_at == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize("way", ["sending", "receiving"])
+async def test_a_connection_that_breaks_is_told_with_its_error(way: str) -> None:
+    """Whichever direction breaks first."""
+    error = trio.BrokenResourceError("reset")
+
+    def breaking(stream: HalfCloseable) -> trio.abc.Stream:
+        broken = Breaking(stream)
+        setattr(broken, way, error)
+        return broken
+
+    world = World(upper)
+    world.wrap = breaking
+    await world.ping()
+    assert world.troubles == [Trouble.BROKEN]
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.error is error
+
+
+async def test_no_connection_is_no_answer(autojump_clock: MockClock) -> None:
+    """Each round trip tries again, and has the reason; there are no times."""
+    world = World()
+    world.failure = REFUSED
+    pinger = await world.ping(3)
+    assert world.troubles == [Trouble.UNCONNECTED] * 3
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.error is REFUSED
+    assert (pinger.answered, pinger.wrong, pinger.unanswered) == (0, 0, 3)
+    assert world.shown_at == pytest.approx([0, 1, 2])
+
+
+async def test_a_machine_that_refuses_is_not_hammered(autojump_clock: MockClock) -> None:
+    """Also where the interval would have it."""
+    world = World()
+    world.failure = REFUSED
+    await world.ping(3, interval=0)
+    assert world.shown_at == pytest.approx([0, RETRY_PAUSE, 2 * RETRY_PAUSE])
+
+
+@pytest.mark.parametrize("notice", [full_notice(3), b"\n" + idle_notice(1)])
+async def test_a_notice_is_no_wrong_reply(notice: bytes, autojump_clock: MockClock) -> None:
+    """The server said why; that line is heard out, in whatever pieces it comes."""
+    world = World(saying(notice))
+    pinger = await world.ping()
+    assert world.troubles == [Trouble.NOTICE]
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == notice
+    assert (pinger.wrong, pinger.unanswered) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "closes", "heard", "seconds"),
+    [
+        (b"SSH-2.0-x\r\n", False, b"SSH-2.0-x\r\n", 0),
+        (b"login: ", False, b"login: ", HEARING_OUT),
+        (b"login: ", True, b"login: ", 0),
+        (b"x" * 2 * WORDS_BYTES, False, b"x" * WORDS_BYTES, 0),
+    ],
+)
+async def test_foreign_words_are_heard_out(
+    words: bytes, closes: bool, heard: bytes, seconds: float, autojump_clock: MockClock
+) -> None:
+    """To the end of their line, but neither for ever nor endlessly many of them."""
+    world = World(saying(words, closes=closes))
+    await world.ping()
+    assert world.troubles == [Trouble.WRONG]
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == heard
+    assert trio.current_time() == pytest.approx(seconds)
+
+
+async def test_of_many_words_at_once_some_are_kept() -> None:
+    """A peer that talks and talks is quoted, not remembered."""
+    world = World(replying(lambda _: b"x" * 2 * WORDS_BYTES))
+    await world.ping()
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == b"x" * WORDS_BYTES
+
+
+async def test_what_is_quoted_begins_with_the_line() -> None:
+    """Also where the first wrong byte comes late, and in a piece of its own."""
+    wrong = make_message(1, 32)[1][:-2] + b"!\n"
+    world = World(saying(wrong, closes=False))
+    await world.ping()
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == wrong
+
+
+async def test_foreign_words_that_come_late_are_not_cut_off(autojump_clock: MockClock) -> None:
+    """The reply time-out is for the reply; when something else came, it has done its work."""
+    world = World(saying(b"login: ", closes=False))
+    await world.ping(reply_timeout=HEARING_OUT / 2)
+    assert world.troubles == [Trouble.WRONG]
+
+
+async def test_words_before_a_reset_are_words(autojump_clock: MockClock) -> None:
+    """A peer that resets after its banner has said it all the same."""
+
+    class ResetLater(Breaking):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            words = await super().receive_some(max_bytes)
+            self.receiving = trio.BrokenResourceError("reset")
+            return words
+
+    world = World(replying(lambda _: b"login: "))
+    world.wrap = ResetLater
+    await world.ping()
+    assert world.troubles == [Trouble.WRONG]
+
+
+async def test_what_show_raises_escapes_and_the_connection_is_closed() -> None:
+    """A failing output is no failure of the server's."""
+
+    async def full(_: RoundTrip) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OSError("disk full")
+
+    world = World(upper)
+    pinger = Pinger(world.connect, Settings())
+    with pytest.raises(OSError, match="disk full"):
+        await pinger.run(full)
+    with pytest.raises(trio.ClosedResourceError):
+        await world.streams[0].send_all(b"")
+
+
+async def test_a_peer_that_does_not_let_go_delays_the_end_a_little(
+    autojump_clock: MockClock,
+) -> None:
+    """Over TLS a close may wait for the other side; not here, or not for long."""
+
+    class Sticky(Breaking):
+        async def aclose(self) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                await super().aclose()
+
+    world = World(upper)
+    world.wrap = Sticky
+    await world.ping()
+    assert trio.current_time() == pytest.approx(CLOSE_TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"count": 0}, "one round trip"),
+        ({"size": SMALLEST - 1}, "2 to 65536 bytes"),
+        ({"size": LARGEST_AT_ONCE + 1}, "2 to 65536 bytes"),
+        ({"interval": -1}, "not negative"),
+        ({"reply_timeout": -1}, "not negative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, int], said: str) -> None:
+    """Where they are made, in a sentence."""
+    with pytest.raises(ValueError, match=said):
+        Settings(**settings)
+
+
+# ------------------------------------------------------------------ the real server
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_the_real_server_answers(secure: bool, nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Over a real socket, with messages from the smallest to the largest, with TLS and without."""
+    ours = theirs = None
+    if secure:
+        cert = pair_file(tmp_path, issue("127.0.0.1"))
+        theirs = server_context(cert=cert, key=None, client_ca=None)
+        ours = client_context(ca=ca_file(tmp_path), insecure=False, cert=None, key=None)
+    log = structlog.wrap_logger(CapturingLogger(), processors=[])
+    server = Server(ServerSettings(port=0, tls=theirs), log)
+    [(host, port)] = await nursery.start(server.run)
+    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT, tls=ours)
+    for size in (SMALLEST, 32, LARGEST_AT_ONCE):
+        world = World()
+        pinger = Pinger(dial, Settings(count=20, interval=0, size=size))
+        with trio.fail_after(TIMEOUT):
+            await pinger.run(world.show)
+        assert world.troubles == [None] * 20
+        assert 0 < pinger.latency.min <= pinger.latency.percentile(50) <= pinger.latency.max
+    server.drain()

@@ -1,0 +1,257 @@
+"""The server's side of one conversation, on in-memory streams and in virtual time."""
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.helpers.streams import Breaking, NoHalfClose
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_upper.protocol import full_notice, idle_notice
+from trio_upper.server.conversation import FAREWELL, LAST_LOOK, Conversation, End, Patience, part
+
+TICK = 0.02
+NOTICE = idle_notice(10)
+PATIENCE = Patience(quiet=10, stalled=5, end=End.IDLE, notice=NOTICE)
+ENDLESS = Patience(quiet=math.inf, stalled=math.inf, end=End.IDLE, notice=NOTICE)
+
+
+class Served:
+    """A conversation that a nursery runs, and how it ended."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.patience = PATIENCE
+        self.end: End | None = None
+        self.ended_at = math.nan
+
+    async def run(self, stream: trio.abc.Stream) -> None:
+        self.end = await self.conversation.run()
+        self.ended_at = trio.current_time()
+        await stream.aclose()
+
+    async def watch(self) -> None:
+        while True:
+            self.conversation.inspect(trio.current_time(), self.patience)
+            await trio.sleep(TICK)
+
+
+@asynccontextmanager
+async def serving(stream: trio.abc.Stream, **options: object) -> AsyncGenerator[Served]:
+    """Serve on `stream` and inspect as a server would; at the end wait until it is over."""
+    served = Served(Conversation(stream, **options))  # type: ignore[arg-type]
+    async with trio.open_nursery() as watching:
+        watching.start_soon(served.watch)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(served.run, stream)
+            yield served
+        watching.cancel_scope.cancel()
+
+
+async def read_all(stream: trio.abc.Stream) -> bytes:
+    return b"".join([bytes(piece) async for piece in stream])
+
+
+@given(st.lists(st.binary(min_size=1) | st.text(min_size=1).map(str.encode)))
+async def test_the_reply_stream_is_the_request_stream_in_upper_case(pieces: list[bytes]) -> None:
+    """Any bytes in any pieces are answered whole, and then the server ends its side."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        for piece in pieces:
+            await ours.send_all(piece)
+        await ours.send_eof()
+        reply = await read_all(ours)
+    whole = b"".join(pieces)
+    assert reply == whole.decode("utf-8", "surrogateescape").upper().encode(
+        "utf-8", "surrogateescape"
+    )
+    assert served.end is End.EOF
+    assert served.conversation.received == len(whole)
+    assert served.conversation.sent == len(reply)
+
+
+async def test_a_message_without_a_newline_is_answered_at_once(autojump_clock: MockClock) -> None:
+    """What has arrived is answered; only an incomplete character is held back."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs):
+        await ours.send_all(b"hi \xc3")
+        assert await ours.receive_some() == b"HI "
+        await ours.send_all(b"\xa4!")
+        assert await ours.receive_some() == "Ä!".encode()
+        await ours.send_eof()
+    assert trio.current_time() == 0
+
+
+async def test_a_reset_is_an_end() -> None:
+    """A stream that breaks ends the conversation without an exception."""
+    for operation in ("sending", "receiving"):
+        ours, theirs = memory_stream_pair()
+        stream = Breaking(theirs)
+        setattr(stream, operation, trio.BrokenResourceError("reset"))
+        async with serving(stream) as served:
+            await ours.send_all(b"hi")
+        assert served.end is End.RESET
+
+
+async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock: MockClock) -> None:
+    """After the idle time-out the client reads why, then the end; it does not have to act."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        assert await read_all(ours) == NOTICE
+        assert trio.current_time() == pytest.approx(PATIENCE.quiet, abs=2 * TICK)
+    assert served.end is End.IDLE
+    assert served.conversation.noticed
+    assert served.ended_at == pytest.approx(PATIENCE.quiet + FAREWELL, abs=2 * TICK)
+
+
+async def test_a_client_that_ends_after_its_notice_is_let_go_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """The lingering lasts no longer than the client needs; what it still says is discarded."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        assert await ours.receive_some() == NOTICE
+        await ours.send_all(b"too late")
+        await ours.send_eof()
+        assert await read_all(ours) == b""
+    assert served.ended_at < PATIENCE.quiet + FAREWELL / 2
+
+
+async def test_a_notice_stands_on_a_line_of_its_own(autojump_clock: MockClock) -> None:
+    """After a reply that did not end a line the notice begins with a newline, else it does not."""
+    for sent, before in ((b"hi", b"HI\n"), (b"hi\n", b"HI\n")):
+        ours, theirs = memory_stream_pair()
+        async with serving(theirs):
+            await ours.send_all(sent)
+            assert await read_all(ours) == before + NOTICE
+
+
+async def test_every_byte_starts_the_idle_time_anew(autojump_clock: MockClock) -> None:
+    """A client that says a byte now and then is not idle."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        for _ in range(5):
+            await trio.sleep(PATIENCE.quiet - 1)
+            await ours.send_all(b"x")
+            assert await ours.receive_some() == b"X"
+        await ours.send_eof()
+    assert served.end is End.EOF
+
+
+async def test_without_a_time_out_nothing_ends(autojump_clock: MockClock) -> None:
+    """Infinite patience is patience."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        served.patience = ENDLESS
+        await trio.sleep(100)
+        await ours.send_all(b"hi")
+        assert await ours.receive_some() == b"HI"
+        await ours.send_eof()
+    assert served.end is End.EOF
+
+
+async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
+    """The write time-out ends it without a notice, for it would not read that either."""
+    ours, theirs = lockstep_stream_pair()
+    async with serving(theirs) as served:
+        await ours.send_all(b"hi")
+    assert served.end is End.STALLED
+    assert not served.conversation.noticed
+    assert served.ended_at == pytest.approx(PATIENCE.stalled, abs=2 * TICK)
+
+
+async def test_a_client_that_takes_a_little_is_served(autojump_clock: MockClock) -> None:
+    """Progress in the middle of one long send, however slow, starts the write time-out anew."""
+    ours, theirs = lockstep_stream_pair()
+    taken = 0
+    async with serving(theirs, delivered=lambda: taken) as served:
+        await ours.send_all(b"hello")
+        for _ in range(5):
+            await trio.sleep(PATIENCE.stalled - 1)
+            taken += 1
+        assert await ours.receive_some() == b"HELLO"
+        await ours.send_eof()
+    assert served.end is End.EOF
+
+
+async def test_a_message_that_arrives_in_the_instant_of_the_goodbye_is_answered(
+    autojump_clock: MockClock,
+) -> None:
+    """What has come in when the patience ends is answered before the notice."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        served.patience = ENDLESS
+        await wait_all_tasks_blocked()
+        # Both in one turn of the scheduler: the reader is woken with a message, then interrupted.
+        await ours.send_all(b"hi")
+        served.conversation.inspect(math.inf, PATIENCE)
+        assert await ours.receive_some() == b"HI"
+        served.patience = PATIENCE
+        assert await read_all(ours) == b"\n" + NOTICE
+    assert served.end is End.IDLE
+
+
+async def test_the_last_look_answers_what_just_came(autojump_clock: MockClock) -> None:
+    """A message in the moment between the interruption and the notice is answered, too."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        await wait_all_tasks_blocked()
+        served.conversation.inspect(math.inf, PATIENCE)
+        await trio.sleep(LAST_LOOK / 2)
+        await ours.send_all(b"hi\n")
+        assert await ours.receive_some() == b"HI\n"
+        await ours.send_eof()
+        assert await read_all(ours) == b""
+    assert served.end is End.EOF
+
+
+async def test_an_end_in_the_last_look_is_an_end(autojump_clock: MockClock) -> None:
+    """A client that ends in that moment gets no notice."""
+    ours, theirs = memory_stream_pair()
+    async with serving(theirs) as served:
+        await wait_all_tasks_blocked()
+        served.conversation.inspect(math.inf, PATIENCE)
+        await trio.sleep(LAST_LOOK / 2)
+        await ours.send_eof()
+        assert await read_all(ours) == b""
+    assert served.end is End.EOF
+
+
+async def test_a_goodbye_that_nobody_takes_is_given_up(autojump_clock: MockClock) -> None:
+    """A client that neither speaks nor reads does not keep the server."""
+    _ours, theirs = lockstep_stream_pair()
+    async with serving(theirs) as served:
+        pass
+    assert served.end is End.IDLE
+    assert not served.conversation.noticed
+    assert served.ended_at == pytest.approx(PATIENCE.quiet + FAREWELL, abs=3 * TICK)
+
+
+async def test_a_stream_without_half_close_gets_its_notice(autojump_clock: MockClock) -> None:
+    """Where one direction cannot be ended the notice is sent all the same."""
+    ours, theirs = memory_stream_pair()
+    async with serving(NoHalfClose(theirs)):
+        assert await read_all(ours) == NOTICE
+        await ours.send_eof()
+
+
+async def test_a_refused_client_reads_why(autojump_clock: MockClock) -> None:
+    """The notice comes, then the end of the stream, and the refusal ends with the client's end."""
+    ours, theirs = memory_stream_pair()
+    await ours.send_all(b"unread")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(part, theirs, full_notice(5))
+        assert await read_all(ours) == full_notice(5)
+        await ours.send_eof()
+    assert trio.current_time() < FAREWELL
+
+
+async def test_a_refused_client_that_stays_is_left(autojump_clock: MockClock) -> None:
+    """The lingering is bounded."""
+    _ours, theirs = memory_stream_pair()
+    await part(theirs, full_notice(5))
+    assert trio.current_time() == FAREWELL

@@ -1,0 +1,546 @@
+"""The server: admission, deadlines and drain, on in-memory clients in virtual time."""
+
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import structlog
+import trio
+from structlog.testing import CapturingLogger
+from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.streams import Breaking
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
+from trio_upper.server import server as server_module
+from trio_upper.server.conversation import FAREWELL, Conversation, End
+from trio_upper.server.listeners import CannotListen
+from trio_upper.server.server import (
+    DRAIN_QUIET,
+    HANDSHAKE_TIMEOUT,
+    LINGERING,
+    LONGEST_TICK,
+    Server,
+    Settings,
+    Totals,
+    peer_name,
+)
+from trio_upper.tls import client_context, server_context
+
+TIMEOUT = 30
+"""Seconds after which a test has failed; none is waited for."""
+
+# What a test may be late by, in seconds: two ticks of the drain.
+LATE = 0.05
+
+
+class Running:
+    """A server that runs, its log, and clients in memory as they would come from its listeners."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.events = CapturingLogger()
+        log = structlog.wrap_logger(self.events, processors=[])
+        self.server = Server(Settings(port=0, **settings), log)
+        self.addresses: list[tuple[str, int]] = []
+        self.totals: Totals | None = None
+        self.stopped_at: float | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            self.addresses = await nursery.start(self._run)
+            task_status.started()
+
+    async def _run(self, **status: Any) -> None:
+        self.totals = await self.server.run(**status)
+        self.stopped_at = trio.current_time()
+
+    def connect(self, *, lockstep: bool = False) -> trio.abc.HalfCloseableStream:
+        """Return a client's end of a connection that the server now has."""
+        ours, theirs = lockstep_stream_pair() if lockstep else memory_stream_pair()
+        self.serve(theirs)
+        return ours
+
+    def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        assert self.server._clients is not None
+        self.server._clients.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        try:
+            await self.server.handle(stream, "peer")
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the fields of all events of that name."""
+        calls = [dict(call.kwargs) for call in self.events.calls]
+        return [fields for fields in calls if fields.pop("event") == event]
+
+    async def gone(self) -> None:
+        """Wait until a client has gone."""
+        with trio.fail_after(TIMEOUT):
+            while not self.ends():
+                await wait_all_tasks_blocked(0.001)
+
+    def ends(self) -> list[str]:
+        return [str(fields["end"]) for fields in self.logged("client gone")]
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncGenerator[Running]:
+    """Run a server; at the end stop it, unless that was done, and wait until it has."""
+    served = Running(**settings)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(served.run)
+        yield served
+        served.server.drain()
+
+
+async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
+    return b"".join([bytes(piece) async for piece in stream])
+
+
+async def ask(client: trio.abc.Stream, message: bytes) -> bytes:
+    await client.send_all(message)
+    return bytes(await client.receive_some())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"port": 65536}, "65536 is no port"),
+        ({"port": -1}, "-1 is no port"),
+        ({"max_clients": 0}, "room for one client"),
+        ({"grace": -1}, "not negative"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    """Settings are checked where they are made."""
+    with pytest.raises(ValueError, match=words):
+        Settings(**settings)
+
+
+async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> None:
+    """A client that connects to what was reported is answered, counted and logged."""
+    with trio.fail_after(TIMEOUT):
+        async with running() as served:
+            [(host, port)] = served.addresses
+            client = await trio.open_tcp_stream(host, port)
+            here = "{}:{}".format(*client.socket.getsockname())
+            async with client:
+                assert await ask(client, "Straße".encode()) == b"STRASSE"
+                await client.send_eof()
+                assert await read_all(client) == b""
+            await served.gone()
+    assert served.totals == Totals(served=1, bytes_in=7, bytes_out=7)
+    assert served.logged("client connected") == [{"client": 1, "peer": here}]
+    [gone] = served.logged("client gone")
+    assert gone.pop("seconds") >= 0
+    assert gone == {"client": 1, "peer": here, "end": End.EOF, "received": 7, "sent": 7}
+
+
+async def test_a_taken_port_cannot_be_listened_on() -> None:
+    """Why it cannot listen escapes, for whoever started it."""
+    async with running() as served:
+        [(_, port)] = served.addresses
+        second = Server(Settings(port=port), structlog.wrap_logger(CapturingLogger()))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(CannotListen, match="in use"), flatten_subgroups=True
+        ):
+            await second.run()
+
+
+async def test_the_client_beyond_the_last_place_is_told_so(autojump_clock: MockClock) -> None:
+    """It reads the notice and the end of stream; a place that is given back is given at once."""
+    async with running(max_clients=2) as served:
+        first, second = served.connect(), served.connect()
+        assert await ask(first, b"a") == b"A"
+        third = served.connect()
+        assert await read_all(third) == full_notice(2)
+        await third.send_eof()
+        await first.send_eof()
+        assert await read_all(first) == b""
+        await wait_all_tasks_blocked()
+        fourth = served.connect()
+        assert await ask(fourth, b"b") == b"B"
+        assert await ask(second, b"c") == b"C"
+    assert served.totals is not None
+    assert (served.totals.served, served.totals.refused) == (3, 1)
+    assert served.logged("client refused") == [{"peer": "peer", "end": End.FULL}]
+
+
+async def test_few_refused_clients_linger(autojump_clock: MockClock) -> None:
+    """Beyond a few dozen the refused are closed at once, without a word; the count is of all."""
+    async with running(max_clients=1) as served:
+        served.connect()
+        await wait_all_tasks_blocked()
+        refused = [served.connect() for _ in range(LINGERING + 5)]
+        started = trio.current_time()
+        words = [await read_all(client) for client in refused]
+        assert sorted(words) == [b""] * 5 + [full_notice(1)] * LINGERING
+        assert trio.current_time() == started
+        await trio.sleep(FAREWELL + LATE)
+        late = served.connect()
+        assert await read_all(late) == full_notice(1)
+    assert served.totals is not None
+    assert served.totals.refused == LINGERING + 6
+
+
+async def test_a_refused_client_that_has_left_is_no_trouble(autojump_clock: MockClock) -> None:
+    """Its refusal cannot be told; that is worth a line for a debugger only."""
+    async with running(max_clients=1) as served:
+        served.connect()
+        await wait_all_tasks_blocked()
+        _, theirs = memory_stream_pair()
+        stream = Breaking(theirs)
+        stream.sending = trio.BrokenResourceError("reset")
+        served.serve(stream)
+        await wait_all_tasks_blocked()
+        [left] = served.logged("client left before it read the refusal")
+        assert left["why"] == "reset"
+
+
+async def test_an_idle_client_is_closed_and_another_is_not(autojump_clock: MockClock) -> None:
+    """Each client has its own time; the idle one gets the notice within a tenth of the time-out."""
+    async with running(idle_timeout=10) as served:
+        idle, lively = served.connect(), served.connect()
+        for _ in range(4):
+            await trio.sleep(4)
+            assert await ask(lively, b"x") == b"X"
+        assert await read_all(idle) == idle_notice(10)
+        assert served.ends() == ["idle"]
+        [gone] = served.logged("client gone")
+        assert 10 <= gone["seconds"] - FAREWELL <= 11
+
+
+async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
+    """The write time-out frees its place; nobody has to stop the server for that."""
+    async with running(write_timeout=5, idle_timeout=0) as served:
+        stuck = served.connect(lockstep=True)
+        await stuck.send_all(b"x")
+        await trio.sleep(6)
+        assert served.ends() == ["stalled"]
+    assert served.totals is not None
+    assert served.totals.cut == 0
+
+
+async def test_without_time_outs_everybody_may_stay(autojump_clock: MockClock) -> None:
+    """0 means never, for both."""
+    async with running(write_timeout=0, idle_timeout=0) as served:
+        idle, stuck = served.connect(), served.connect(lockstep=True)
+        await stuck.send_all(b"x")
+        await trio.sleep(500 * LONGEST_TICK)
+        assert await stuck.receive_some() == b"X"
+        assert await ask(idle, b"y") == b"Y"
+
+
+async def test_a_drain_sees_idle_clients_off_at_once(autojump_clock: MockClock) -> None:
+    """All of them, however many, get the notice and the end of stream; nobody is cut."""
+    async with running() as served:
+        clients = [served.connect() for _ in range(1000)]
+        assert await ask(clients[0], b"x\n") == b"X\n"
+        await trio.sleep(2)
+        began = trio.current_time()
+        served.server.drain()
+        for client in clients:
+            assert await read_all(client) == shutdown_notice()
+            await client.send_eof()
+        assert trio.current_time() - began <= DRAIN_QUIET + LATE
+    assert served.totals is not None
+    assert served.totals.cut == 0
+    assert set(served.ends()) == {"shutdown"}
+
+
+async def test_a_drain_answers_what_is_in_flight(autojump_clock: MockClock) -> None:
+    """A client that goes on talking is answered until it has been quiet for a moment."""
+    async with running(grace=10) as served:
+        client = served.connect()
+        await wait_all_tasks_blocked()
+        served.server.drain()
+        for _ in range(50):
+            assert await ask(client, b"x\n") == b"X\n"
+            await trio.sleep(DRAIN_QUIET / 2)
+        assert await read_all(client) == shutdown_notice()
+        await client.send_eof()
+    assert served.totals is not None
+    assert (served.totals.cut, served.totals.bytes_in) == (0, 100)
+
+
+async def test_a_client_that_talks_on_is_cut_at_the_grace(autojump_clock: MockClock) -> None:
+    """The drain ends, in any case; who had to be cut is counted."""
+    async with running(grace=3) as served:
+        talker, stuck = served.connect(), served.connect(lockstep=True)
+        await stuck.send_all(b"x")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        served.server.drain()
+        with contextlib.suppress(trio.BrokenResourceError):
+            while await ask(talker, b"x"):  # noqa: ASYNC110 - it talks, it does not wait
+                await trio.sleep(DRAIN_QUIET / 2)
+    assert served.stopped_at == pytest.approx(began + 3)
+    assert served.totals is not None
+    assert served.totals.cut == 2
+    assert served.ends() == ["shutdown", "shutdown"]
+
+
+async def test_a_client_that_has_its_notice_is_not_counted_as_cut(
+    autojump_clock: MockClock,
+) -> None:
+    """It was told goodbye: that it does not end its side in time costs nobody anything."""
+    async with running(grace=FAREWELL / 2) as served:
+        client = served.connect()
+        await wait_all_tasks_blocked()
+        served.server.drain()
+        assert await read_all(client) == shutdown_notice()
+    assert served.totals is not None
+    assert served.totals.cut == 0
+
+
+async def test_a_second_request_to_stop_cuts_at_once(autojump_clock: MockClock) -> None:
+    """Whoever asks twice does not want to wait."""
+    async with running() as served:
+        stuck = served.connect(lockstep=True)
+        await stuck.send_all(b"x")
+        await wait_all_tasks_blocked()
+        served.server.drain()
+        await trio.sleep(1)
+        began = trio.current_time()
+        served.server.cut()
+    assert served.stopped_at == began
+    assert served.totals is not None
+    assert served.totals.cut == 1
+
+
+async def test_a_client_stuck_in_the_drain_counts_as_cut(autojump_clock: MockClock) -> None:
+    """Its write time-out ends it before the grace does, and its reply is lost all the same."""
+    async with running(write_timeout=1, grace=10) as served:
+        stuck = served.connect(lockstep=True)
+        await stuck.send_all(b"x")
+        await wait_all_tasks_blocked()
+        served.server.drain()
+    assert served.ends() == ["stalled"]
+    assert served.totals is not None
+    assert served.totals.cut == 1
+
+
+async def test_stopping_before_anybody_came_is_clean() -> None:
+    """A server without clients stops at once, also one that is told to cut."""
+    async with running() as served:
+        served.server.cut()
+    assert served.totals == Totals()
+
+
+class Unhurried(trio.abc.HostnameResolver):
+    """A name server that does not answer."""
+
+    async def getaddrinfo(self, *_: Any) -> NoReturn:
+        await trio.sleep_forever()
+
+    async def getnameinfo(self, *_: Any) -> NoReturn:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("stop", [Server.drain, Server.cut])
+@pytest.mark.parametrize("when", ["before it runs", "while it looks a name up"])
+async def test_a_server_that_is_stopped_before_it_listens_reports_no_address(
+    stop: Callable[[Server], None], when: str
+) -> None:
+    """It returns at once, does not wait for the name server, and has nothing to say."""
+    trio.socket.set_custom_hostname_resolver(Unhurried())
+    events = CapturingLogger()
+    settings = Settings(hosts=("localhost",), port=0)
+    server = Server(settings, structlog.wrap_logger(events, processors=[]))
+
+    async def stop_it() -> None:
+        await wait_all_tasks_blocked()
+        stop(server)
+
+    with trio.fail_after(TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            if when == "before it runs":
+                stop(server)
+            else:
+                nursery.start_soon(stop_it)
+            assert await nursery.start(server.run) == []
+    assert server.totals == Totals()
+    assert events.calls == []
+
+
+async def test_a_server_that_is_stopped_before_it_listens_returns_its_totals() -> None:
+    """Like any other."""
+    server = Server(Settings(port=0), structlog.wrap_logger(CapturingLogger()))
+    server.drain()
+    with trio.fail_after(TIMEOUT):
+        assert await server.run() == Totals()
+
+
+async def test_a_bug_ends_one_client_alone(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """It is logged once, with its traceback and the client's number; a neighbour is answered."""
+    run = Conversation.run
+
+    async def buggy(self: Conversation) -> End:
+        monkeypatch.setattr(Conversation, "run", run)
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Conversation, "run", buggy)
+    async with running() as served:
+        unlucky = served.connect()
+        await wait_all_tasks_blocked()
+        neighbour = served.connect()
+        assert await read_all(unlucky) == b""
+        assert await ask(neighbour, b"x") == b"X"
+        assert served.ends() == ["error"]
+        [failure] = served.logged("client failed")
+        assert failure == {"client": 1, "peer": "peer", "exc_info": True}
+
+
+async def test_totals_count_the_present_clients_too() -> None:
+    """Whoever asks in the middle learns what has been done until now."""
+    async with running() as served:
+        client = served.connect()
+        assert await ask(client, b"hi") == b"HI"
+        await wait_all_tasks_blocked()
+        assert served.server.totals == Totals(bytes_in=2, bytes_out=2)
+        await client.aclose()
+
+
+async def test_few_descriptors_mean_few_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cap is lowered to what the limit allows, with some in reserve, and the log says so."""
+    for limit, places in ((64, 31), (16, 1)):
+        monkeypatch.setattr(server_module, "raise_descriptor_limit", lambda limit=limit: limit)
+        async with running() as served:
+            assert served.server._places == places
+            [warning] = served.logged("fewer clients than asked for")
+            assert warning == {"max_clients": places, "asked": 10_000, "descriptors": limit}
+
+
+async def test_a_peer_is_named_by_address_and_port() -> None:
+    """IPv6 addresses stand in brackets; a peer that has left has no name."""
+    for host, brackets in (("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")):
+        [listener] = await trio.open_tcp_listeners(0, host=host)
+        async with listener:
+            client = await trio.open_tcp_stream(*listener.socket.getsockname()[:2])
+            accepted = await listener.accept()
+        assert peer_name(accepted) == f"{brackets}:{client.socket.getsockname()[1]}"
+        await client.aclose()
+        await accepted.aclose()
+        assert peer_name(accepted) == "gone"
+
+
+def test_a_server_with_a_certificate_speaks_tls(secured: ssl.SSLContext) -> None:
+    """Whoever announces it has to know."""
+    log = structlog.wrap_logger(CapturingLogger())
+    assert Server(Settings(tls=secured), log).speaks_tls
+    assert not Server(Settings(), log).speaks_tls
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> ssl.SSLContext:
+    pair = pair_file(tmp_path, issue("localhost"))
+    return server_context(cert=pair, key=None, client_ca=None)
+
+
+@pytest.fixture
+def trusting(tmp_path: Path) -> ssl.SSLContext:
+    return client_context(ca=ca_file(tmp_path), insecure=False, cert=None, key=None)
+
+
+def over_tls(stream: trio.abc.Stream, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.Stream]:
+    return trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=False)
+
+
+async def test_a_client_over_tls_is_answered(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """The same conversation runs over TLS, to its closing alert."""
+    async with running(tls=secured) as served:
+        client = over_tls(served.connect(), trusting)
+        assert await ask(client, b"hi") == b"HI"
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert served.ends() == ["eof"]
+
+
+async def test_a_client_over_tls_gets_its_notice(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """A drain tells TLS clients, too, and ends the stream by a closing alert."""
+    async with running(tls=secured) as served:
+        client = over_tls(served.connect(), trusting)
+        assert await ask(client, b"hi\n") == b"HI\n"
+        served.server.drain()
+        assert await read_all(client) == shutdown_notice()
+    assert served.totals is not None
+    assert served.totals.cut == 0
+
+
+async def test_a_refused_tls_client_gets_its_notice(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """A client without a place shakes hands to read why."""
+    async with running(tls=secured, max_clients=1) as served:
+        served.connect()
+        await wait_all_tasks_blocked()
+        refused = over_tls(served.connect(), trusting)
+        assert await read_all(refused) == full_notice(1)
+
+
+async def test_a_silent_tls_client_loses_its_place(
+    secured: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """The handshake has a deadline, and counts as a client until then."""
+    async with running(tls=secured, max_clients=1) as served:
+        silent = served.connect()
+        assert (await read_all(silent))[:1] == b"\x15"
+        assert trio.current_time() == HANDSHAKE_TIMEOUT
+        await silent.send_eof()
+        [failed] = served.logged("handshake failed")
+        assert failed["reason"] == "not finished in time"
+        await wait_all_tasks_blocked()
+        assert served.ends() == ["tls"]
+
+
+async def test_plain_text_at_the_tls_port_is_refused(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """A failed handshake is one line in the log, and disturbs nobody."""
+    async with running(tls=secured) as served:
+        plain, neighbour = served.connect(), over_tls(served.connect(), trusting)
+        await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
+        await plain.send_eof()
+        await read_all(plain)
+        assert await ask(neighbour, b"x") == b"X"
+        [failed] = served.logged("handshake failed")
+        assert failed["reason"] == "the client spoke no TLS, but HTTP"
+
+
+async def test_a_tls_client_that_leaves_in_the_handshake_is_no_trouble(
+    secured: ssl.SSLContext,
+) -> None:
+    """There is nobody left to be told."""
+    async with running(tls=secured) as served:
+        _, theirs = memory_stream_pair()
+        stream = Breaking(theirs)
+        stream.sending = stream.receiving = trio.BrokenResourceError("reset")
+        served.serve(stream)
+        await served.gone()
+        assert served.ends() == ["tls"]
+
+
+async def test_a_drain_does_not_wait_for_handshakes(
+    secured: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """Nothing is owed to a client that has not shaken hands, and it does not count as cut."""
+    async with running(tls=secured) as served:
+        served.connect()
+        await wait_all_tasks_blocked()
+        served.server.drain()
+    assert served.totals is not None
+    assert served.totals.cut == 0
+    assert served.stopped_at == pytest.approx(FAREWELL)
