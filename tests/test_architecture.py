@@ -15,9 +15,7 @@ from pathlib import Path
 import pytest
 
 import trio_upper
-
-TIMEOUT = 60
-"""Seconds after which a test has failed; none is waited for."""
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 PACKAGE = "trio_upper"
 ROOT = Path(trio_upper.__file__).parent
@@ -173,7 +171,7 @@ def loaded_by(statement: str) -> set[str]:
         print(*set(sys.modules) - before)
     """
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=TIMEOUT, check=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=TIMEOUT_SECONDS, check=True
     )
     return set(done.stdout.decode().split())
 

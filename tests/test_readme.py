@@ -137,7 +137,7 @@ def test_every_field_of_json_stands_in_the_readme(command: str) -> None:
 
 def test_every_exit_code_stands_in_the_readme() -> None:
     """Those of a failure and of a usage error, and of each signal that a command ends by."""
-    commands = "".join(path.read_text() for path in SOURCES if path.parent.name == "commands")
+    commands = "".join(path.read_text() for path in SOURCES if path.parent.name == "cli")
     named = set(re.findall(r"signal\.(SIG[A-Z0-9]+)\b", commands)) - NOT_ENDING
     signals = {128 + signal.Signals[name] for name in named}
     table = rows(section("## Everywhere").split("| exit code")[1])

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file, write
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio_upper.client.failures import Attempt, CannotConnect, Cause, looks_like_tls
 from trio_upper.tls import (
     NOT_TLS_ALERT,
@@ -28,9 +29,6 @@ from trio_upper.tls import (
 )
 
 NAME = "server.example"
-
-# Seconds after which a test has failed; none is waited for.
-TIMEOUT = 10.0
 
 
 def server(directory: Path, *, client_ca: Path | None = None) -> ssl.SSLContext:
@@ -276,7 +274,7 @@ async def failure_of_client(
     """Return what a client makes of a server that does this, and is silent afterwards."""
     server_end, client_end = trio.testing.memory_stream_pair()
     stream = trio.SSLStream(client_end, context, server_hostname=NAME)
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server, server_end)
             with pytest.raises(trio.BrokenResourceError) as caught:

@@ -10,16 +10,9 @@ import trio
 from benchmarks.generator import Ring
 
 from tests.acceptance.gate import Broken, expect
-from tests.helpers.program import (
-    NEIGHBOUR_PATIENCE,
-    NEIGHBOUR_REST,
-    PATIENCE,
-    Server,
-    ask,
-    receive_all,
-    reset,
-    upper,
-)
+from tests.helpers.program import NEIGHBOUR_PATIENCE, NEIGHBOUR_REST, Server, reset
+from tests.helpers.streams import ask, receive_all, upper
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 GARBAGE_BYTES = 2000
 BULK_BYTES = 200 * 1024
@@ -29,7 +22,7 @@ Manner = Callable[[trio.SocketStream, random.Random], Awaitable[None]]
 
 
 @contextmanager
-def in_time(what: str, seconds: float = PATIENCE) -> Iterator[None]:
+def in_time(what: str, seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
     """Raise `Broken` if the block takes longer; `what` says what did not happen."""
     with trio.move_on_after(seconds) as patience:
         yield
@@ -37,7 +30,7 @@ def in_time(what: str, seconds: float = PATIENCE) -> Iterator[None]:
         raise Broken(f"{what} within {seconds:g} s")
 
 
-async def speak(stream: trio.abc.Stream, words: bytes, *, within: float = PATIENCE) -> None:
+async def speak(stream: trio.abc.Stream, words: bytes, *, within: float = TIMEOUT_SECONDS) -> None:
     """Say `words` and have them answered, right and in time (in seconds)."""
     with in_time(f"{words[:50]!r} was not answered", within):
         answer = await ask(stream, words)

@@ -9,7 +9,8 @@ import trio
 from tests.acceptance.clients import Reply
 from tests.acceptance.gate import Gate, Sizes, expect
 from tests.acceptance.servers import KIB, MIB, hosting, resident
-from tests.helpers.program import LOCALHOST, command, upper
+from tests.helpers.program import LOCALHOST, command
+from tests.helpers.streams import upper
 
 PIECE = "straße, ".encode() + b"the quick brown fox jumps over the lazy dog, " * 93_207
 """4 MiB without a newline. Reads end anywhere in it, also within the character of two bytes; most

@@ -12,8 +12,9 @@ import trio
 from tests.acceptance.clients import in_time
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, hosting
-from tests.helpers.program import command, receive, receive_all
+from tests.helpers.program import command
 from tests.helpers.program import run as run_program
+from tests.helpers.streams import receive, receive_all
 
 END = "cable"
 """The name of the cable's end on each host: the scope of a link-local address (RFC 4007)."""

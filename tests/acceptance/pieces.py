@@ -10,7 +10,7 @@ from tests.acceptance.clients import dice_of, in_time
 from tests.acceptance.gate import Gate, Sizes, expect
 from tests.acceptance.servers import WatchedServer, hosting
 from tests.acceptance.talkers import promised
-from tests.helpers.program import receive, receive_all, upper
+from tests.helpers.streams import receive, receive_all, upper
 from trio_upper.protocol import Uppercaser
 
 AT_ONCE = 20

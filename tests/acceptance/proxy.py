@@ -15,7 +15,8 @@ from tests.acceptance.clients import dice_of, in_time, take_leave
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, expect_soon, hosting
 from tests.acceptance.talkers import NOTICE, QUIET_S
-from tests.helpers.program import LOCALHOST, receive, receive_all, upper
+from tests.helpers.program import LOCALHOST
+from tests.helpers.streams import receive, receive_all, upper
 
 CONFIGURATION = """
 global

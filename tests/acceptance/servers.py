@@ -13,7 +13,8 @@ import trio
 from benchmarks.processes import most_descriptors
 
 from tests.acceptance.gate import Broken, Skipped, expect
-from tests.helpers.program import PATIENCE, Event, Server, command, eventually
+from tests.helpers.program import Event, Server, command
+from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -123,7 +124,7 @@ async def hosting(
             expect(ended == code, f"the server ended with {ended}, not {code}")
             server.check()
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TIMEOUT_SECONDS):
                 await server.end()
             nursery.cancel_scope.cancel()
 

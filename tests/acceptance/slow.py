@@ -12,7 +12,8 @@ from tests.acceptance.clients import Reply
 from tests.acceptance.gate import Broken, Gate, Sizes, expect
 from tests.acceptance.servers import KIB, hosting
 from tests.acceptance.stopwatch import ROUNDS, Stopwatch, make_stopwatch
-from tests.helpers.program import Event, Server, receive
+from tests.helpers.program import Event, Server
+from tests.helpers.streams import receive
 
 MOST_RATIO = 3.0
 """Of the neighbour's 99th percentile beside them to the one alone."""

@@ -12,8 +12,8 @@ from tests.acceptance.clients import in_time, peer_name, speak
 from tests.acceptance.drain import stop_under_load
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, expect_soon, hosting
-from tests.helpers.program import ask, upper
 from tests.helpers.program import run as run_program
+from tests.helpers.streams import ask, upper
 
 WORKERS = 2
 OPTIONS = ("--workers", str(WORKERS))

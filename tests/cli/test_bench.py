@@ -7,107 +7,40 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from tests.helpers.commands import (
+    REFUSED,
+    TARGET,
+    HalfCloseable,
+    Killed,
+    Network,
+    Output,
+    Peer,
+    bound_runs,
+    kill,
+)
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.cli import bench
 from trio_upper.cli.bench import REFRESH, Options
-from trio_upper.client.connect import Target
-from trio_upper.client.failures import Attempt, CannotConnect
 from trio_upper.stdio.streams import OutputClosed, OutputError
-
-TIMEOUT = 10_000
-"""Seconds of virtual time after which a test has failed."""
-
-PROCESS_TIMEOUT = 60
-"""Seconds after which a process has failed; none is waited for."""
-
-TARGET = Target(host="example.lan", port=80)
-REFUSED = CannotConnect(
-    "example.lan",
-    80,
-    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
-    seconds=0.5,
-)
 
 # How long a reply takes, in seconds: a power of two, so that sums of it are exact.
 DELAY = 1 / 64
 
-HalfCloseable = trio.abc.HalfCloseableStream
-Peer = Callable[[HalfCloseable], Awaitable[None]]
 
-
-class Killed(BaseException):
-    """Stands for the end of this process by a signal."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        self.number = number
-
-
-class Output:
-    """Standard output; raises `error` when it is written, or is never written if it `blocks`."""
+class World(Network):
+    """The peers, standard output, and whether the descriptor limit was raised."""
 
     def __init__(self) -> None:
-        self.written = b""
-        self.error: Exception | None = None
-        self.blocks: Callable[[], object] | None = None
-        self.closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closed = True
-
-    async def send_all(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.error:
-            raise self.error
-        if self.blocks:
-            self.blocks()
-            await trio.sleep_forever()
-        self.written += data
-
-    @property
-    def lines(self) -> list[str]:
-        return self.written.decode().splitlines()
-
-
-class World:
-    """All that surrounds the command: the peers, standard output, and what was dialled."""
-
-    def __init__(self) -> None:
-        self.peer: Peer = answering(bytes.upper)
+        super().__init__(right)
         self.output = Output()
-        self.refused = 0
-        self.dialled: list[tuple[Target, dict[str, object]]] = []
         self.descriptors_raised = False
-
-    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        self.dialled.append((target, options))
-        if len(self.dialled) <= self.refused:
-            raise REFUSED
-        ours, theirs = memory_stream_pair()
-        trio.lowlevel.spawn_system_task(self._serve, theirs)
-        return ours
-
-    async def _serve(self, stream: HalfCloseable) -> None:
-        with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
-            await self.peer(stream)
-        await stream.aclose()
 
     def raise_descriptor_limit(self) -> None:
         self.descriptors_raised = True
@@ -129,6 +62,9 @@ def answering(reply: Callable[[bytes], bytes], *, times: float = float("inf")) -
     return peer
 
 
+right = answering(bytes.upper)
+
+
 def raising(number: signal.Signals, *, times: int) -> Peer:
     """Return a peer that raises a signal after so many replies, and then says no more."""
 
@@ -147,22 +83,10 @@ def raising(number: signal.Signals, *, times: int) -> Peer:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-
-    async def bounded(job: Callable[..., Any], *args: object) -> Any:
-        with trio.fail_after(TIMEOUT):
-            return await job(*args)
-
-    def run_in_virtual_time(*job: Any) -> Any:
-        return real_run(bounded, *job, clock=MockClock(autojump_threshold=0))
-
-    def killed(number: signal.Signals) -> None:
-        raise Killed(number)
-
-    real_run = trio.run
-    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    bound_runs(monkeypatch)
     monkeypatch.setattr(bench, "connect", made.connect)
     monkeypatch.setattr(bench, "open_output", lambda: made.output)
-    monkeypatch.setattr(bench, "end_by", killed)
+    monkeypatch.setattr(bench, "end_by", kill)
     monkeypatch.setattr(bench, "raise_descriptor_limit", made.raise_descriptor_limit)
     return made
 
@@ -224,7 +148,7 @@ def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]
 
 def test_a_server_that_answers_wrongly_makes_the_exit_code_1(world: World) -> None:
     """How many were wrong is said, and what was measured until then."""
-    world.peer = answering(bytes.lower, times=65)
+    world.meets(answering(bytes.lower, times=65))
     assert run(clients=3, seconds=10) == 1
     assert world.output.lines[:3] == [
         "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
@@ -236,7 +160,7 @@ def test_a_server_that_answers_wrongly_makes_the_exit_code_1(world: World) -> No
 
 def test_a_server_that_vanishes_ends_it(world: World) -> None:
     """With the report of what there was, and exit code 1."""
-    world.peer = answering(lambda _: b"", times=65)
+    world.meets(answering(lambda _: b"", times=65))
     assert run(clients=3, seconds=10) == 1
     assert world.output.lines[1] == "messages    192 answered in 1.02 s, 0 wrong; 3 clients failed"
     assert world.output.lines[-1] == "3 x the server closed the connection"
@@ -244,7 +168,7 @@ def test_a_server_that_vanishes_ends_it(world: World) -> None:
 
 def test_what_cannot_connect_is_counted_by_its_sentence(world: World) -> None:
     """The others run, and the exit code is 1."""
-    world.refused = 2
+    world.meets(REFUSED, REFUSED, right)
     assert run(clients=3, seconds=1) == 1
     assert world.output.lines[1] == "messages    64 answered in 1.00 s, 0 wrong; 2 clients failed"
     assert world.output.lines[-1] == f"2 x {REFUSED}"
@@ -252,7 +176,7 @@ def test_what_cannot_connect_is_counted_by_its_sentence(world: World) -> None:
 
 def test_of_nothing_there_is_a_report(world: World) -> None:
     """No statistics, but why; exit code 1."""
-    world.refused = 3
+    world.meets(REFUSED)
     assert run(clients=3) == 1
     assert world.output.lines == [
         "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
@@ -264,7 +188,7 @@ def test_of_nothing_there_is_a_report(world: World) -> None:
 
 def test_of_nothing_json_has_no_times(world: World) -> None:
     """Null is what JSON has for that; the reasons are counted."""
-    world.refused = 3
+    world.meets(REFUSED)
     assert run(clients=3, as_json=True) == 1
     told = json.loads(world.output.written)
     assert [told[name] for name in ("messages", "seconds", "messages_per_s")] == [0, 0, 0]
@@ -287,21 +211,21 @@ def test_it_connects_as_the_options_have_it(world: World) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_early_with_the_report(world: World, number: signal.Signals) -> None:
     """Of what there is, and exit code 0 if that was all right."""
-    world.peer = raising(number, times=65)
+    world.meets(raising(number, times=65))
     assert run(clients=1, seconds=100) == 0
     assert world.output.lines[1] == "messages    64 answered in 1.00 s, 0 wrong; 0 clients failed"
 
 
 def test_a_signal_before_the_start_is_no_success(world: World) -> None:
     """Nothing was measured."""
-    world.peer = raising(signal.SIGINT, times=0)
+    world.meets(raising(signal.SIGINT, times=0))
     assert run(clients=1) == 1
     assert world.output.lines[2:] == ["nothing was measured"]
 
 
 def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:
     """SIGHUP ends the process as it ends others."""
-    world.peer = raising(signal.SIGHUP, times=9)
+    world.meets(raising(signal.SIGHUP, times=9))
     with pytest.raises(Killed) as killed:
         run()
     assert killed.value.number is signal.SIGHUP
@@ -377,7 +301,7 @@ def test_a_terminal_sees_the_progress(world: World, monkeypatch: pytest.MonkeyPa
         await answering(bytes.upper)(stream)
 
     terminal = at_terminal(monkeypatch)
-    world.peer = slow_to_begin
+    world.meets(slow_to_begin)
     assert run(clients=2, seconds=10, as_json=True) == 0
     shown = terminal.getvalue()
     assert "connecting" in shown
@@ -390,7 +314,7 @@ def test_a_terminal_sees_the_progress(world: World, monkeypatch: pytest.MonkeyPa
 def test_ctrl_c_takes_the_progress_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal is left as it was."""
     terminal = at_terminal(monkeypatch)
-    world.peer = raising(signal.SIGINT, times=65)
+    world.meets(raising(signal.SIGINT, times=65))
     assert run(clients=1, seconds=100) == 0
     assert terminal.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
 
@@ -407,6 +331,6 @@ def test_what_draws_the_progress_is_loaded_only_to_draw() -> None:
     """Importing the command is cheap, and so is a run in a pipe."""
     program = "import sys, trio_upper.cli.bench; print('rich' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=PROCESS_TIMEOUT, check=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=TIMEOUT_SECONDS, check=True
     )
     assert done.stdout == b"False\n"

@@ -5,46 +5,37 @@ import io
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import pytest
 import trio
+from tests.helpers.commands import (
+    REFUSED,
+    TARGET,
+    Killed,
+    Network,
+    Output,
+    Peer,
+    bound_runs,
+    kill,
+    upper,
+)
 from tests.helpers.streams import NoHalfClose
-from trio.testing import MemoryReceiveStream, MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MemoryReceiveStream, wait_all_tasks_blocked
 
 from trio_upper.cli import client, progress
 from trio_upper.cli.client import CLOSE_TIMEOUT, QUOTED, SLOW, Options, explain, quote
 from trio_upper.client.connect import Target
 from trio_upper.client.converse import Ending, Outcome
-from trio_upper.client.failures import Attempt, CannotConnect, Cause
+from trio_upper.client.failures import Cause
 from trio_upper.protocol import idle_notice, shutdown_notice
 from trio_upper.stdio.streams import InputError, OutputClosed, OutputError
 
-TIMEOUT = 1000
-"""Seconds of virtual time after which a test has failed."""
-
-TARGET = Target(host="example.lan", port=80)
-REFUSED = CannotConnect(
-    "example.lan",
-    80,
-    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
-    seconds=0.5,
-)
 BROKEN_PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
 HANGING_UP = OSError(errno.EIO, "Input/output error")
 NO_SUCH_INPUT = OSError(errno.EBADF, "Bad file descriptor")
-
-Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
-
-
-class Killed(BaseException):
-    """Stands for the end of this process by a signal."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        self.number = number
 
 
 class Input(trio.abc.ReceiveStream):
@@ -65,63 +56,18 @@ class Input(trio.abc.ReceiveStream):
         await self._stream.aclose()
 
 
-class Output:
-    """Standard output; raises `error` when it is written, and `late_error` when it is closed."""
+class World(Network):
+    """All that surrounds a client: the peer, standard input and output, and what was opened."""
 
     def __init__(self) -> None:
-        self.written = b""
-        self.error: Exception | None = None
-        self.late_error: Exception | None = None
-        self.closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closed = True
-        if self.late_error:
-            raise self.late_error
-
-    async def send_all(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.error:
-            raise self.error
-        self.written += data
-
-
-class World:
-    """All that surrounds a client: the peer, standard input and output, and what was dialled."""
-
-    def __init__(self) -> None:
-        self.peer: Peer = upper
+        super().__init__(upper)
         self.input = Input()
         self.output = Output()
         self.opened: list[str] = []
-        self.dialled: list[tuple[Target, dict[str, object]]] = []
-        self.failure: Exception | None = None
-        self.delay = 0.0
-        self.wrap: Callable[[trio.abc.HalfCloseableStream], trio.abc.Stream] = lambda stream: stream
-        self.stream: trio.abc.Stream | None = None
 
-    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
-        await trio.sleep(self.delay)
+    async def connect(self, target: Target = TARGET, **options: object) -> trio.abc.Stream:
         self.opened.append("connection")
-        self.dialled.append((target, options))
-        if self.failure:
-            raise self.failure
-        ours, theirs = memory_stream_pair()
-        trio.lowlevel.spawn_system_task(self._serve, theirs)
-        self.stream = self.wrap(ours)
-        return self.stream
-
-    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        await self.peer(stream)
-        await stream.aclose()
+        return await super().connect(target, **options)
 
     async def open_input(self) -> Input:
         await trio.lowlevel.checkpoint()
@@ -131,12 +77,6 @@ class World:
     def open_output(self) -> Output:
         self.opened.append("output")
         return self.output
-
-
-async def upper(stream: trio.abc.HalfCloseableStream) -> None:
-    """Answer as a server does, for ASCII."""
-    async for data in stream:
-        await stream.send_all(bytes(data).upper())
 
 
 def saying(words: bytes) -> Peer:
@@ -152,24 +92,11 @@ def saying(words: bytes) -> Peer:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-
-    plain_run = trio.run
-
-    async def bounded(job: Callable[..., Any], *args: object) -> Any:
-        with trio.fail_after(TIMEOUT):
-            return await job(*args)
-
-    def run_in_virtual_time(*job: Any) -> Any:
-        return plain_run(bounded, *job, clock=MockClock(autojump_threshold=0))
-
-    def killed(number: signal.Signals) -> None:
-        raise Killed(number)
-
-    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    bound_runs(monkeypatch)
     monkeypatch.setattr(client, "connect", made.connect)
     monkeypatch.setattr(client, "open_input", made.open_input)
     monkeypatch.setattr(client, "open_output", made.open_output)
-    monkeypatch.setattr(client, "end_by", killed)
+    monkeypatch.setattr(client, "end_by", kill)
     return made
 
 
@@ -236,7 +163,7 @@ def test_no_connection_is_one_line_and_exit_code_1(
     world: World, capsys: pytest.CaptureFixture[str], messages: list[str]
 ) -> None:
     """What `failures` says of it, as the program's own line; nothing is read, written or left."""
-    world.failure = REFUSED
+    world.meets(REFUSED)
     world.input.put_data(b"hello\n")
     assert run(messages) == 1
     assert capsys.readouterr() == ("", f"trio-upper: {REFUSED}\n")
@@ -312,14 +239,16 @@ def test_a_signal_ends_it_by_itself(
         signal.raise_signal(number)
         await trio.sleep_forever()
 
-    world.peer, world.wrap = peer, Recorded
+    world.meets(peer)
+    world.wrap = Recorded
     with pytest.raises(Killed) as killed:
         run()
     assert killed.value.number is number
     assert capsys.readouterr() == ("", "")
     assert world.output.closed
-    assert isinstance(world.stream, Recorded)
-    assert world.stream.closed
+    [stream] = world.streams
+    assert isinstance(stream, Recorded)
+    assert stream.closed
 
 
 class Keyboard(io.StringIO):
@@ -371,7 +300,7 @@ def test_without_input_a_terminal_is_not_missed(world: World, keyboard: Keyboard
         keyboard.hung_up = True
         await upper(stream)
 
-    world.peer = peer
+    world.meets(peer)
     assert run(["hello"]) == 0
 
 
@@ -406,7 +335,7 @@ def test_a_connection_that_takes_long_is_said_to_be_tried(
     world.delay = delay
     assert run(["hello"], options) == 0
     assert screen.getvalue() == said
-    world.failure = REFUSED
+    world.meets(REFUSED)
     assert run(["hello"], options) == 1
     assert screen.getvalue() == f"{said}{said}trio-upper: {REFUSED}\n"
 
@@ -487,7 +416,7 @@ def test_progress_is_taken_away_before_anything_is_said(
 ) -> None:
     """A failure is a line of its own."""
     monkeypatch.setattr(client, "say", meter.seen.append)
-    world.peer = saying(b"HEL")
+    world.meets(saying(b"HEL"))
     assert run(["hello"]) == 1
     assert meter.seen[:2] == ["shown", "taken away"]
     assert len(meter.seen) == 3
@@ -505,7 +434,7 @@ def test_quiet_has_no_progress(world: World, meter: type[Meter]) -> None:
 
 def test_a_notice_goes_to_standard_error(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """In the server's words, and never to standard output."""
-    world.peer = saying(b"HELLO\n" + shutdown_notice())
+    world.meets(saying(b"HELLO\n" + shutdown_notice()))
     world.input.put_data(b"hello\n")
     assert run() == 1
     assert world.output.written == b"HELLO\n"
@@ -516,7 +445,7 @@ def test_a_server_that_closes_early_is_a_failure(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What it owed is counted to the byte; the input, which has not ended, is not waited for."""
-    world.peer = saying(b"HEL")
+    world.meets(saying(b"HEL"))
     world.input.put_data(b"hello\n")
     assert run() == 1
     assert world.output.written == b"HEL"
@@ -531,7 +460,7 @@ def test_a_silent_server_is_given_up_on(world: World, capsys: pytest.CaptureFixt
     async def silent(stream: trio.abc.HalfCloseableStream) -> None:
         await trio.sleep_forever()
 
-    world.peer = silent
+    world.meets(silent)
     assert run(["hello"], Options(reply_timeout=2.5)) == 1
     assert capsys.readouterr().err == (
         "trio-upper: no reply came for 2.5 s: 6 of 6 bytes were not answered\n"

@@ -1,31 +1,34 @@
 """The dialogue at a terminal, with a console that has been told what the person answers."""
 
-import errno
 import re
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from tests.helpers.commands import (
+    REFUSED,
+    Killed,
+    Network,
+    Peer,
+    bound_runs,
+    cannot_connect,
+    kill,
+    upper,
+)
+from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import client, dialogue
 from trio_upper.cli.client import SLOW, Options
 from trio_upper.cli.dialogue import NAMED, QUOTED
 from trio_upper.client.account import COMPARED_BYTES
 from trio_upper.client.connect import Target
-from trio_upper.client.failures import Attempt, CannotConnect
 from trio_upper.protocol import shutdown_notice
 from trio_upper.terminal.prompt import HungUp, Interrupted, Prompt, Talk
-
-TIMEOUT = 1000
-"""Seconds of virtual time after which a test has failed."""
-
-Peer = Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]
 
 EOT = b"\x04"
 """Ctrl-D as it is typed."""
@@ -35,13 +38,6 @@ CTRL_C = Interrupted()
 CTRL_D = EOFError()
 GONE = "the server closed the connection"
 AGAIN = "Enter connects again, Ctrl-D ends."
-
-
-class Killed(BaseException):
-    """Stands for the end of this process by a signal."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        self.number = number
 
 
 class Person:
@@ -92,18 +88,16 @@ class Person:
             self.screen.append(".")
 
 
-class World:
-    """The person and the network: `network` has what comes of each dialling, one after the other.
-
-    That is a peer, or why there is no connection. Each takes `delay` seconds.
-    """
+class World(Network):
+    """The person and the network, whose peers come one after the other, each for one connection."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.person = Person()
-        self.network: deque[Peer | CannotConnect] = deque()
-        self.dialled: list[Target] = []
-        self.delay = 0.0
         self.tidied = False
+
+    def next_peer(self) -> Peer | Exception:
+        return self.peers.popleft()
 
     @asynccontextmanager
     async def open_prompt(self, *, history: Path | None) -> AsyncGenerator[Prompt]:
@@ -112,26 +106,6 @@ class World:
             yield Prompt(self.person)
         finally:
             self.tidied = True
-
-    async def connect(self, target: Target, **options: Any) -> trio.abc.Stream:
-        await trio.sleep(self.delay)
-        self.dialled.append(target)
-        found = self.network.popleft()
-        if isinstance(found, CannotConnect):
-            raise found
-        ours, theirs = memory_stream_pair()
-        trio.lowlevel.spawn_system_task(self._serve, found, theirs)
-        return ours
-
-    async def _serve(self, peer: Peer, stream: trio.abc.HalfCloseableStream) -> None:
-        await peer(stream)
-        await stream.aclose()
-
-
-async def upper(stream: trio.abc.HalfCloseableStream) -> None:
-    """Answer as a server does, for ASCII."""
-    async for data in stream:
-        await stream.send_all(bytes(data).upper())
 
 
 def answering(words: bytes, *, after: int = 1) -> Peer:
@@ -145,31 +119,13 @@ def answering(words: bytes, *, after: int = 1) -> Peer:
     return peer
 
 
-def refused(host: str = "example.lan") -> CannotConnect:
-    error = ConnectionRefusedError(errno.ECONNREFUSED, "")
-    return CannotConnect(host, 80, attempts=(Attempt(address="::1", error=error),), seconds=0.5)
-
-
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     made = World()
-
-    plain_run = trio.run
-
-    async def bounded(job: Callable[..., Any], *args: object) -> Any:
-        with trio.fail_after(TIMEOUT):
-            return await job(*args)
-
-    def run_in_virtual_time(*job: Any) -> Any:
-        return plain_run(bounded, *job, clock=MockClock(autojump_threshold=0))
-
-    def killed(number: signal.Signals) -> None:
-        raise Killed(number)
-
-    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    bound_runs(monkeypatch)
     monkeypatch.setattr(dialogue, "open_prompt", made.open_prompt)
     monkeypatch.setattr(client, "connect", made.connect)
-    monkeypatch.setattr(dialogue, "end_by", killed)
+    monkeypatch.setattr(dialogue, "end_by", kill)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return made
 
@@ -183,7 +139,7 @@ def run(host: str | None = "example.lan", port: str | None = "80", **options: An
 
 def test_messages_and_replies(world: World, tmp_path: Path) -> None:
     """Ctrl-D after the last message ends it; with all answered that is exit code 0."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append((b"hello\n", b"bye\n"))
     assert run() == 0
     assert world.person.screen == [
@@ -198,7 +154,7 @@ def test_messages_and_replies(world: World, tmp_path: Path) -> None:
 
 def test_quiet_leaves_out_what_is_no_reply(world: World) -> None:
     """Nobody who asked for replies only is told that there is a connection."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append((b"hello\n",))
     assert run(quiet=True) == 0
     assert world.person.screen == ["example.lan:80> ", "HELLO", "."]
@@ -206,7 +162,7 @@ def test_quiet_leaves_out_what_is_no_reply(world: World) -> None:
 
 def test_an_ipv6_address_is_in_brackets_at_the_prompt(world: World) -> None:
     """Where the port follows it; the words have no need of them."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     assert run("[::1]", "80") == 0
     assert world.person.screen == [
@@ -221,22 +177,22 @@ def test_an_ipv6_address_is_in_brackets_at_the_prompt(world: World) -> None:
 
 def test_what_is_not_given_is_asked_for(world: World) -> None:
     """Host and port, with the defaults in brackets; Enter takes them."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     world.person.answers += ["", ""]
     assert run(None, None) == 0
     assert world.person.screen[:2] == ["Host [127.0.0.1]", "Port [8746]"]
-    assert world.dialled == [Target(host="127.0.0.1", port=8746)]
+    assert world.targets == [Target(host="127.0.0.1", port=8746)]
 
 
 def test_what_is_given_is_not_asked_for(world: World) -> None:
     """With a host, the port alone is."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     world.person.answers += ["81"]
     assert run("example.lan", None) == 0
     assert world.person.screen[0] == "Port [8746]"
-    assert world.dialled == [Target(host="example.lan", port=81)]
+    assert world.targets == [Target(host="example.lan", port=81)]
 
 
 @pytest.mark.parametrize(
@@ -251,35 +207,35 @@ def test_a_host_that_carries_the_port_is_complete(
     world: World, host: str, port: str | None, target: Target
 ) -> None:
     """Nothing is asked for, and a failure is final, as where both are given."""
-    world.network += [upper, refused()]
+    world.peers += [upper, REFUSED]
     world.person.talks.append(())
     assert run(host, port) == 0
     assert world.person.screen[0] == f"connected to {target.host} port 81; Ctrl-D ends"
     del world.person.screen[:]
     assert run(host, port) == 1
-    assert world.person.screen == [str(refused())]
-    assert world.dialled == [target, target]
+    assert world.person.screen == [str(REFUSED)]
+    assert world.targets == [target, target]
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_an_ipv6_address_carries_no_port(world: World, host: str) -> None:
     """Not even one whose end looks like it."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     world.person.answers += ["81"]
     assert run(host, None) == 0
     assert world.person.screen[0] == "Port [8746]"
-    assert world.dialled == [Target(host="::1", port=81)]
+    assert world.targets == [Target(host="::1", port=81)]
 
 
 def test_an_answer_that_carries_the_port_is_complete(world: World) -> None:
     """The port is not asked for, but after a failure the host is, for that can help."""
-    world.network += [refused(), upper]
+    world.peers += [REFUSED, upper]
     world.person.talks.append(())
     world.person.answers += ["nowhere:81", "[::1]:82"]
     assert run(None, None) == 0
-    assert world.person.screen[:3] == ["Host [127.0.0.1]", str(refused()), "Host [nowhere]"]
-    assert world.dialled == [Target(host="nowhere", port=81), Target(host="::1", port=82)]
+    assert world.person.screen[:3] == ["Host [127.0.0.1]", str(REFUSED), "Host [nowhere]"]
+    assert world.targets == [Target(host="nowhere", port=81), Target(host="::1", port=82)]
 
 
 def questions(world: World) -> list[str]:
@@ -290,7 +246,7 @@ def questions(world: World) -> list[str]:
 
 def test_a_wrong_answer_is_explained_and_asked_for_again(world: World) -> None:
     """It alone, and the default stays what it was: one that is wrong is of no use."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     world.person.answers += ["ex ample", "example.lan:http", "example.lan", "http", "70000", "80"]
     assert run(None, None) == 0
@@ -305,33 +261,38 @@ def test_a_wrong_answer_is_explained_and_asked_for_again(world: World) -> None:
         "Port [8746]",
         "Port [8746]",
     ]
-    assert world.dialled == [Target(host="example.lan", port=80)]
+    assert world.targets == [Target(host="example.lan", port=80)]
 
 
 def test_after_a_failed_connection_what_was_typed_is_the_default(world: World) -> None:
     """It is explained, and asked for again; Enter twice tries the same once more."""
-    world.network += [refused("nowhere"), refused("nowhere"), refused("nowhere"), upper]
+    world.peers += [
+        cannot_connect(host="nowhere"),
+        cannot_connect(host="nowhere"),
+        cannot_connect(host="nowhere"),
+        upper,
+    ]
     world.person.talks.append(())
     world.person.answers += ["nowhere", "80", "", "", "", "81", "example.lan", ""]
     assert run(None, None) == 0
-    assert world.person.screen[2] == str(refused("nowhere"))
+    assert world.person.screen[2] == str(cannot_connect(host="nowhere"))
     assert questions(world) == [
         *("Host [127.0.0.1]", "Port [8746]"),
         *("Host [nowhere]", "Port [80]") * 2,
         *("Host [nowhere]", "Port [81]"),
     ]
-    places = [(target.host, target.port) for target in world.dialled]
+    places = [(target.host, target.port) for target in world.targets]
     assert places == [("nowhere", 80), ("nowhere", 80), ("nowhere", 81), ("example.lan", 81)]
 
 
 def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: World) -> None:
     """The host stands, another port may help."""
-    world.network += [refused(), upper]
+    world.peers += [REFUSED, upper]
     world.person.talks.append(())
     world.person.answers += ["80", "81"]
     assert run("example.lan", None) == 0
-    assert world.person.screen[:3] == ["Port [8746]", str(refused()), "Port [80]"]
-    assert [target.port for target in world.dialled] == [80, 81]
+    assert world.person.screen[:3] == ["Port [8746]", str(REFUSED), "Port [80]"]
+    assert [target.port for target in world.targets] == [80, 81]
 
 
 @pytest.mark.parametrize(
@@ -347,19 +308,19 @@ def test_a_connection_that_takes_long_is_said_to_be_tried(
 ) -> None:
     """Once each time, before it comes about or fails."""
     world.delay = SLOW + 0.1
-    world.network += [answering(b"", after=0), refused()]
+    world.peers += [answering(b"", after=0), REFUSED]
     world.person.talks.append((WAITS,))
     world.person.offers += ["", CTRL_D]
     assert run(**options) == 1
     lines = [line for line in world.person.screen if not line.startswith("connected")]
     talk = ["example.lan:80> ", ".", GONE, AGAIN]
-    assert lines == [*said, *talk, *said, str(refused()), AGAIN]
+    assert lines == [*said, *talk, *said, str(REFUSED), AGAIN]
 
 
 def test_a_connection_that_comes_soon_is_not_announced(world: World) -> None:
     """Only that it is there."""
     world.delay = SLOW - 0.1
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append(())
     assert run() == 0
     assert world.person.screen[0] == "connected to example.lan port 80; Ctrl-D ends"
@@ -367,9 +328,9 @@ def test_a_connection_that_comes_soon_is_not_announced(world: World) -> None:
 
 def test_a_failed_connection_is_final_where_all_was_given(world: World) -> None:
     """Exit code 1, and no question that a script could not answer."""
-    world.network.append(refused())
+    world.peers.append(REFUSED)
     assert run() == 1
-    assert world.person.screen == [str(refused())]
+    assert world.person.screen == [str(REFUSED)]
 
 
 @pytest.mark.parametrize("answers", [[CTRL_D], ["example.lan", CTRL_D]])
@@ -377,7 +338,7 @@ def test_ctrl_d_at_a_question_ends(world: World, answers: list[str | Exception])
     """There was no conversation, so that is exit code 1."""
     world.person.answers += answers
     assert run(None, None) == 1
-    assert not world.dialled
+    assert not world.targets
 
 
 # ------------------------------------------------------------------ ends
@@ -385,7 +346,7 @@ def test_ctrl_d_at_a_question_ends(world: World, answers: list[str | Exception])
 
 def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world: World) -> None:
     """With the reason; Enter connects to the same place again, as often as it takes."""
-    world.network += [answering(b"HELLO\n" + shutdown_notice()), refused(), upper]
+    world.peers += [answering(b"HELLO\n" + shutdown_notice()), REFUSED, upper]
     world.person.talks += [(b"hello\n", WAITS), (b"again\n",)]
     world.person.offers += ["", ""]
     assert run() == 0
@@ -395,19 +356,19 @@ def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world:
         ".",
         "closing, the server is shutting down",
         AGAIN,
-        str(refused()),
+        str(REFUSED),
         AGAIN,
         "connected to example.lan port 80; Ctrl-D ends",
         "example.lan:80> ",
         "AGAIN",
         ".",
     ]
-    assert len(set(world.dialled)) == 1
+    assert len(set(world.targets)) == 1
 
 
 def test_whoever_declines_the_way_back_ends(world: World) -> None:
     """Ctrl-D at the offer is exit code 1."""
-    world.network.append(answering(b"", after=0))
+    world.peers.append(answering(b"", after=0))
     world.person.talks.append((WAITS,))
     world.person.offers.append(CTRL_D)
     assert run() == 1
@@ -416,7 +377,7 @@ def test_whoever_declines_the_way_back_ends(world: World) -> None:
 
 def test_a_conversation_that_ended_with_replies_missing_is_no_success(world: World) -> None:
     """Also if the person had ended it: what is owed did not come. The end stands, all the same."""
-    world.network.append(answering(b"HEL"))
+    world.peers.append(answering(b"HEL"))
     world.person.talks.append((b"hello\n" + EOT,))
     assert run() == 1
     assert world.person.screen[-3:] == [
@@ -433,7 +394,7 @@ def test_messages_without_an_answer_are_named_and_not_sent_again(world: World) -
     async def second(stream: trio.abc.HalfCloseableStream) -> None:
         sent.extend([bytes(data) async for data in stream])
 
-    world.network += [answering(b"ONE\nTW", after=2), second]
+    world.peers += [answering(b"ONE\nTW", after=2), second]
     world.person.talks += [(b"one\n", b"two\n\x1b[2J\n", WAITS), ()]
     world.person.offers.append("")
     assert run() == 0
@@ -448,7 +409,7 @@ def named(world: World) -> list[str]:
 
 def test_an_end_that_was_entered_when_the_server_went_is_an_end(world: World) -> None:
     """Nobody who pressed Ctrl-D is offered another connection."""
-    world.network.append(answering(b"ONE\n", after=2))
+    world.peers.append(answering(b"ONE\n", after=2))
     world.person.talks.append((b"one\n", b"two\n" + EOT))
     assert run() == 1
     assert world.person.screen[-2:] == [
@@ -463,7 +424,7 @@ def test_an_end_that_was_entered_when_the_server_went_is_an_end(world: World) ->
 )
 def test_only_the_first_messages_are_named(world: World, count: int, more: str) -> None:
     """A long paste does not fill the screen twice; what is left is counted."""
-    world.network.append(answering(b""))
+    world.peers.append(answering(b""))
     world.person.talks.append((b"".join(b"%d\n" % i for i in range(count)), WAITS))
     world.person.offers.append(CTRL_D)
     run()
@@ -473,7 +434,7 @@ def test_only_the_first_messages_are_named(world: World, count: int, more: str) 
 
 def test_a_line_half_typed_when_the_server_went_is_named_too(world: World) -> None:
     """With the prompt it is gone from the screen. What is long is cut, what is evil escaped."""
-    world.network.append(answering(b""))
+    world.peers.append(answering(b""))
     world.person.talks.append((b"x" * 10 * QUOTED + b"\n", WAITS))
     world.person.half_typed = b"\x1b" + b"y" * QUOTED
     world.person.offers.append(CTRL_D)
@@ -489,7 +450,7 @@ def test_a_line_half_typed_when_the_server_went_is_named_too(world: World) -> No
 def test_a_line_too_many_answers_nothing(world: World) -> None:
     """Where replies are not compared a peer may give more lines than it got."""
     message = b"x" * COMPARED_BYTES + b"yy\n"
-    world.network.append(answering(b"X" * COMPARED_BYTES + b"\n\n\n"))
+    world.peers.append(answering(b"X" * COMPARED_BYTES + b"\n\n\n"))
     world.person.talks.append((message, WAITS))
     world.person.offers.append(CTRL_D)
     assert run() == 1
@@ -505,7 +466,7 @@ def test_a_signal_ends_it_by_itself(world: World, number: signal.Signals) -> Non
         signal.raise_signal(number)
         await trio.sleep_forever()
 
-    world.network.append(peer)
+    world.peers.append(peer)
     world.person.talks.append((WAITS,))
     with pytest.raises(Killed) as killed:
         run()
@@ -515,7 +476,7 @@ def test_a_signal_ends_it_by_itself(world: World, number: signal.Signals) -> Non
 
 def test_ctrl_c_in_a_conversation_ends_it_as_sigint(world: World) -> None:
     """It came as a key, inside the groups of the nurseries."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append((b"hello\n", CTRL_C))
     with pytest.raises(Killed) as killed:
         run()
@@ -527,7 +488,7 @@ def test_ctrl_c_at_a_question_ends_it_as_sigint(world: World) -> None:
     world.person.answers.append(CTRL_C)
     with pytest.raises(Killed) as at_question:
         run(None, None)
-    world.network.append(answering(b"", after=0))
+    world.peers.append(answering(b"", after=0))
     world.person.talks.append((WAITS,))
     world.person.offers.append(CTRL_C)
     with pytest.raises(Killed) as at_offer:
@@ -540,7 +501,7 @@ def test_a_terminal_that_goes_ends_it_as_sighup(world: World) -> None:
     world.person.answers.append(HungUp())
     with pytest.raises(Killed) as at_question:
         run(None, None)
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append((b"hello\n", HungUp()))
     with pytest.raises(Killed) as in_conversation:
         run()
@@ -549,7 +510,7 @@ def test_a_terminal_that_goes_ends_it_as_sighup(world: World) -> None:
 
 def test_a_bug_is_not_explained_away(world: World) -> None:
     """Only what is known to happen becomes words."""
-    world.network.append(upper)
+    world.peers.append(upper)
     world.person.talks.append((RuntimeError("a bug"),))
     with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
         run()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper import __version__
 from trio_upper.cli import bench, client, dialogue, ping, serve
@@ -24,9 +25,6 @@ from trio_upper.cli.output import say
 from trio_upper.client.connect import Target
 from trio_upper.protocol import DEFAULT_PORT
 from trio_upper.server.server import Settings
-
-TIMEOUT = 60
-"""Seconds after which a test has failed; none is waited for."""
 
 CODE = 7
 """What each command returns here, and no usage error does."""
@@ -197,12 +195,12 @@ def test_a_usage_error_without_a_context_names_the_program(
     """Where click does not know the command, the whole program's help is pointed to."""
     import click
 
-    from trio_upper.cli import main as cli
+    from trio_upper.cli.commands import cli
 
     def fail(**_: object) -> None:
         raise click.UsageError("no.")
 
-    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setattr(cli, "main", fail)
     assert complaint(capsys, "x") == "no; see trio-upper --help"
 
 
@@ -216,7 +214,7 @@ def test_ctrl_c_outside_of_trio_is_no_traceback() -> None:
         cli.main(["client", "-m", "x"])
     """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT, check=False
+        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert b"Traceback" not in done.stderr
     assert done.returncode == -signal.SIGINT

@@ -5,102 +5,40 @@ import json
 import math
 import signal
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from tests.helpers.commands import (
+    TARGET,
+    HalfCloseable,
+    Killed,
+    Network,
+    Output,
+    Peer,
+    bound_runs,
+    cannot_connect,
+    kill,
+)
 
 from trio_upper.cli import ping
 from trio_upper.cli.ping import Options, Reasons, explain
-from trio_upper.client.connect import Target
-from trio_upper.client.failures import Attempt, CannotConnect, Cause
+from trio_upper.client.failures import Cause
 from trio_upper.measure.pinger import PATIENCE, Failed, Trouble
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 from trio_upper.stdio.streams import OutputClosed, OutputError
 
-TIMEOUT = 10_000
-"""Seconds of virtual time after which a test has failed."""
-
-TARGET = Target(host="example.lan", port=80)
 REPLY_TIMEOUT = 30.0
 
-HalfCloseable = trio.abc.HalfCloseableStream
-Peer = Callable[[HalfCloseable], Awaitable[None]]
 
-
-def cannot_connect(number: int = errno.ECONNREFUSED, seconds: float = 0.5) -> CannotConnect:
-    attempt = Attempt(address="192.0.2.1", error=OSError(number, ""))
-    return CannotConnect("example.lan", 80, attempts=(attempt,), seconds=seconds)
-
-
-class Killed(BaseException):
-    """Stands for the end of this process by a signal."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        self.number = number
-
-
-class Output:
-    """Standard output; raises `error` when it is written, or is never written if it `blocks`."""
+class World(Network):
+    """The peers and standard output."""
 
     def __init__(self) -> None:
-        self.written = b""
-        self.error: Exception | None = None
-        self.blocks: Callable[[], object] | None = None
-        self.closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.closed = True
-
-    async def send_all(self, data: bytes) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.error:
-            raise self.error
-        if self.blocks:
-            self.blocks()
-            await trio.sleep_forever()
-        self.written += data
-
-    @property
-    def lines(self) -> list[str]:
-        return self.written.decode().splitlines()
-
-
-class World:
-    """All that surrounds the command: the peer, standard output, and what was dialled."""
-
-    def __init__(self) -> None:
-        self.peer: Peer = upper
+        super().__init__(upper)
         self.output = Output()
-        self.failures: list[CannotConnect] = []
-        self.dialled: list[tuple[Target, dict[str, object]]] = []
-
-    async def connect(self, target: Target, **options: object) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        self.dialled.append((target, options))
-        if self.failures:
-            raise self.failures.pop(0)
-        ours, theirs = memory_stream_pair()
-        trio.lowlevel.spawn_system_task(self._serve, theirs)
-        return ours
-
-    async def _serve(self, stream: HalfCloseable) -> None:
-        with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
-            await self.peer(stream)
-        await stream.aclose()
 
 
 def answering(
@@ -129,22 +67,10 @@ upper = answering(right)
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-
-    async def bounded(job: Callable[..., Any], *args: object) -> Any:
-        with trio.fail_after(TIMEOUT):
-            return await job(*args)
-
-    def killed(number: signal.Signals) -> None:
-        raise Killed(number)
-
-    def run_in_virtual_time(*job: Any) -> Any:
-        return real_run(bounded, *job, clock=MockClock(autojump_threshold=0))
-
-    real_run = trio.run
-    monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    bound_runs(monkeypatch)
     monkeypatch.setattr(ping, "connect", made.connect)
     monkeypatch.setattr(ping, "open_output", lambda: made.output)
-    monkeypatch.setattr(ping, "end_by", killed)
+    monkeypatch.setattr(ping, "end_by", kill)
     return made
 
 
@@ -206,7 +132,7 @@ def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]
 
 def test_at_total_failure_there_is_a_summary_that_says_why(world: World) -> None:
     """No times, and the reason once, in the words of its first case; exit code 1."""
-    world.failures = [cannot_connect(), cannot_connect(seconds=0.7), cannot_connect()]
+    world.meets(cannot_connect(), cannot_connect(seconds=0.7), cannot_connect(), upper)
     assert run(count=3) == 1
     refused = [str(cannot_connect()), str(cannot_connect(seconds=0.7)), str(cannot_connect())]
     assert world.output.lines == [
@@ -220,7 +146,7 @@ def test_at_total_failure_there_is_a_summary_that_says_why(world: World) -> None
 
 def test_at_total_failure_json_has_no_times(world: World) -> None:
     """Null is what JSON has for that; the reasons are counted."""
-    world.failures = [cannot_connect(), cannot_connect(errno.ENETUNREACH), cannot_connect()]
+    world.meets(cannot_connect(), cannot_connect(errno.ENETUNREACH), cannot_connect(), upper)
     assert run(count=3, as_json=True) == 1
     told = json.loads(world.output.written)
     assert [told[name] for name in ("sent", "answered", "wrong", "unanswered")] == [3, 0, 0, 3]
@@ -233,7 +159,7 @@ def test_at_total_failure_json_has_no_times(world: World) -> None:
 
 def test_a_wrong_reply_is_shown(world: World) -> None:
     """And makes the exit code 1, whatever else was right."""
-    world.peer = answering(lambda message: message if b"aaaaab" in message else right(message))
+    world.meets(answering(lambda message: message if b"aaaaab" in message else right(message)))
     assert run(count=2) == 1
     assert world.output.lines == [
         "seq=1 wrong: this is not the reply: 'aaaaab the quick brown fox jump'",
@@ -250,9 +176,9 @@ def test_a_lost_connection_is_a_line_too(world: World) -> None:
 
     async def dies(stream: HalfCloseable) -> None:
         await stream.receive_some()
-        world.peer = upper
+        world.meets(upper)
 
-    world.peer = dies
+    world.meets(dies)
     assert run(count=2) == 1
     assert world.output.lines[:2] == [
         "seq=1 not answered: the server closed the connection",
@@ -264,7 +190,7 @@ def test_a_lost_connection_is_a_line_too(world: World) -> None:
 def test_it_connects_as_the_options_have_it(world: World) -> None:
     """To wait for a server that starts is for the first connection; later it is a failure."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    world.failures = [cannot_connect()]
+    world.meets(cannot_connect(), upper)
     run(count=2, connect_timeout=3, wait=60, tls=tls)
     assert world.dialled == [
         (TARGET, {"connect_timeout": 3, "wait": 60, "tls": tls}),
@@ -278,7 +204,7 @@ def test_it_connects_as_the_options_have_it(world: World) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_gives_the_summary(world: World, number: signal.Signals) -> None:
     """Exit code 0 if all was right: that is how a ping ends."""
-    world.peer = answering(right, then=at(5, number))
+    world.meets(answering(right, then=at(5, number)))
     assert run() == 0
     assert world.output.lines[-2:] == [
         "example.lan port 80: 5 sent, 5 answered, 0 wrong, 0 not answered",
@@ -295,7 +221,7 @@ def test_a_signal_during_a_long_wait_counts_it_as_unanswered(world: World) -> No
         signal.raise_signal(signal.SIGINT)
         await trio.sleep_forever()
 
-    world.peer = silent
+    world.meets(silent)
     assert run() == 1
     assert world.output.lines == [
         "seq=1 not answered: interrupted before a reply came",
@@ -314,14 +240,14 @@ def test_a_signal_at_the_very_start_is_no_success(world: World) -> None:
         signal.raise_signal(signal.SIGINT)
         await trio.sleep_forever()
 
-    world.peer = silent
+    world.meets(silent)
     assert run(as_json=True) == 1
     assert json.loads(world.output.written)["sent"] == 0
 
 
 def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:
     """SIGHUP ends the process as it ends others."""
-    world.peer = answering(right, then=at(2, signal.SIGHUP))
+    world.meets(answering(right, then=at(2, signal.SIGHUP)))
     with pytest.raises(Killed) as killed:
         run()
     assert killed.value.number is signal.SIGHUP
@@ -433,7 +359,7 @@ def test_like_reasons_are_counted_together() -> None:
 
 def test_times_are_in_milliseconds_to_the_microsecond(world: World) -> None:
     """A slow one is not told in another unit, so that a column of them can be compared."""
-    world.peer = answering(right, after=12.3456789)
+    world.meets(answering(right, after=12.3456789))
     assert run(count=1) == 0
     assert world.output.lines[0] == "seq=1 12345.679 ms"
     assert not math.isnan(float(world.output.lines[-1].split()[-2]))

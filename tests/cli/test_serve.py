@@ -3,10 +3,11 @@
 import signal
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
+from tests.helpers.commands import bound_runs
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import serve
@@ -15,9 +16,6 @@ from trio_upper.server.server import Settings, Totals
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 LISTENING: list[tuple[str, int]] = [("127.0.0.1", 5000), ("192.168.1.7", 5000)]
 TOTALS: dict[str, object] = {
@@ -91,13 +89,7 @@ class Fake:
 def _bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that does not end fails, and this machine's addresses are always the same."""
 
-    plain_run = trio.run
-
-    async def bounded(job: Callable[..., Any], *args: object) -> None:
-        with trio.fail_after(TIMEOUT):
-            await job(*args)
-
-    monkeypatch.setattr(trio, "run", lambda *job: plain_run(bounded, *job))
+    bound_runs(monkeypatch, virtual=False)
     monkeypatch.setattr(serve, "own_addresses", lambda: [IPv4Address("192.168.1.7")])
 
 

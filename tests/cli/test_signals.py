@@ -7,12 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli.signals import end_by, not_ignored, until_signal
-
-TIMEOUT = 60
-"""Seconds after which a test has failed; none is waited for."""
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -62,7 +60,7 @@ async def test_a_signal_cancels_the_job_and_is_returned(number: signal.Signals) 
         finally:
             tidied = True
 
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         assert await until_signal(job) is number
     assert tidied
 
@@ -76,7 +74,7 @@ async def test_a_signal_counts_even_if_the_job_ends_all_the_same() -> None:
             await wait_all_tasks_blocked()
         return 0
 
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         assert await until_signal(job) is signal.SIGTERM
 
 
@@ -105,7 +103,7 @@ async def test_an_ignored_signal_does_not_cancel() -> None:
         signal.raise_signal(signal.SIGTERM)
         await trio.sleep_forever()
 
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         assert await until_signal(job) is signal.SIGTERM
     assert went_on
 
@@ -134,7 +132,7 @@ def test_the_process_ends_by_the_signal_itself(number: signal.Signals) -> None:
         end_by(signal.{number.name})
     """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT, check=False
+        [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert done.returncode == -number
     assert done.stderr == b""

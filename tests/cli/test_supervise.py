@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
+from tests.helpers.commands import bound_runs
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import serve, supervise
@@ -19,9 +21,6 @@ from trio_upper.server.supervisor import Order, Parent
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 
 class Log:
@@ -50,13 +49,7 @@ class Log:
 @pytest.fixture(autouse=True)
 def _bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that does not end fails."""
-    plain_run = trio.run
-
-    async def bounded(job: Callable[..., Any], *args: object) -> None:
-        with trio.fail_after(TIMEOUT):
-            await job(*args)
-
-    monkeypatch.setattr(trio, "run", lambda *job: plain_run(bounded, *job))
+    bound_runs(monkeypatch, virtual=False)
 
 
 def raising(*numbers: signal.Signals) -> Callable[[], object]:
@@ -371,7 +364,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
         monkeypatch.setattr(Parent, "find", lambda environment: Parent(3, theirs))
         monkeypatch.setattr(serve, "inherited", lambda environment: (listener,))
-        ours.settimeout(TIMEOUT)
+        ours.settimeout(TIMEOUT_SECONDS)
         yield ours
 
 

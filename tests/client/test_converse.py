@@ -7,7 +7,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.streams import Breaking, NoHalfClose
+from tests.helpers.streams import Breaking, NoHalfClose, receive_all
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, memory_stream_pump
 
 from trio_upper.client.converse import HEARING_OUT, LAST_LOOK, Ending, Outcome, converse
@@ -63,10 +63,6 @@ async def no_reply(replies: bytes) -> None:
     """A sink for a conversation in which nothing may be shown."""
     await trio.lowlevel.checkpoint()
     pytest.fail(f"shown: {replies!r}")
-
-
-async def read_all(stream: trio.abc.Stream) -> bytes:
-    return b"".join([bytes(piece) async for piece in stream])
 
 
 def says(words: bytes, *, after: bytes = b"") -> Peer:
@@ -328,7 +324,7 @@ async def test_an_echo_is_unmasked() -> None:
     """A peer that sends back what it got proves nothing."""
 
     async def echo(stream: trio.abc.Stream) -> None:
-        await stream.send_all(await read_all(stream))
+        await stream.send_all(await receive_all(stream))
 
     outcome, shown = await talk(echo, source_of(b"Hello\n"))
     assert (outcome.ending, outcome.words, shown) == (Ending.FOREIGN, b"Hello\n", b"")

@@ -26,7 +26,7 @@ from tests.acceptance.gate import (
 )
 from tests.acceptance.talkers import promised
 from tests.acceptance.workers import lives
-from tests.helpers.program import PATIENCE
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 if sys.platform != "linux":
     pytest.skip("the gates need Linux", allow_module_level=True)
@@ -168,15 +168,15 @@ def test_the_driver_is_stopped(number: signal.Signals) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:
-            assert wait_until(lambda: len(children(process.pid)) > 1, PATIENCE)
+            assert wait_until(lambda: len(children(process.pid)) > 1, TIMEOUT_SECONDS)
             started = children(process.pid)  # a server and a client
             process.send_signal(number)
-            said, _ = process.communicate(timeout=PATIENCE)
+            said, _ = process.communicate(timeout=TIMEOUT_SECONDS)
         finally:
             process.kill()
     assert process.returncode == -number
     assert not said
-    assert wait_until(lambda: not any(map(lives, started)), PATIENCE)
+    assert wait_until(lambda: not any(map(lives, started)), TIMEOUT_SECONDS)
 
 
 def children(pid: int) -> list[int]:

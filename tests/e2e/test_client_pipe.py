@@ -15,18 +15,9 @@ import pytest
 import trio
 from tests.helpers import certificates, peers
 from tests.helpers.peers import peer
-from tests.helpers.program import (
-    PATIENCE,
-    Ended,
-    client,
-    command,
-    eventually,
-    receive,
-    receive_all,
-    run,
-    serving,
-    upper,
-)
+from tests.helpers.program import Ended, client, command, run, serving
+from tests.helpers.streams import receive, receive_all, upper
+from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
 # What follows a signal, or a server's end, at once does so in so many seconds: half a second, and
 # what a slow and busy machine adds.
@@ -63,18 +54,18 @@ async def talking(
 
 async def say(process: trio.Process, words: bytes) -> None:
     assert process.stdin
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT_SECONDS):
         await process.stdin.send_all(words)
 
 
 async def hear(process: trio.Process, words: bytes) -> None:
     """Take *words* from standard output; the next ones must be these."""
     assert process.stdout
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT_SECONDS):
         assert await receive(process.stdout, len(words)) == words
 
 
-async def ended(process: trio.Process, *, within: float = PATIENCE) -> Ended:
+async def ended(process: trio.Process, *, within: float = TIMEOUT_SECONDS) -> Ended:
     """Wait for the end; take what is left on the pipes that are still open."""
     assert process.stderr
     left = b""
@@ -544,7 +535,7 @@ async def test_a_server_that_is_still_starting() -> None:
     """With --wait the client tries again, until somebody listens."""
     with peers.bound_socket() as bound:
         target = f"127.0.0.1:{bound.getsockname()[1]}"
-        async with talking(target, "--wait", str(PATIENCE), "-m", "hi") as process:
+        async with talking(target, "--wait", str(TIMEOUT_SECONDS), "-m", "hi") as process:
             # One that began later, and is not to wait, has been refused: so has the first.
             assert "refused" in said(await client(target, "-m", "hi"))
             bound.listen()

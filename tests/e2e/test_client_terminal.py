@@ -12,7 +12,8 @@ import pytest
 import trio
 from tests.helpers import peers
 from tests.helpers.peers import peer
-from tests.helpers.program import LOCALHOST, receive, serving
+from tests.helpers.program import LOCALHOST, serving
+from tests.helpers.streams import receive
 from tests.helpers.terminals import (
     CTRL_C,
     CTRL_D,

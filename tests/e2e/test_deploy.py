@@ -12,18 +12,9 @@ from shutil import which
 
 import pytest
 import trio
-from tests.helpers.program import (
-    LOCALHOST,
-    LOOK_AGAIN,
-    PATIENCE,
-    Server,
-    ask,
-    eventually,
-    free_port,
-    receive,
-    receive_all,
-    running,
-)
+from tests.helpers.program import LOCALHOST, Server, free_port, running
+from tests.helpers.streams import ask, receive, receive_all
+from tests.helpers.waiting import CHECK_SECONDS, TIMEOUT_SECONDS, eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNITS = [EXAMPLES / "systemd" / f"trio-upper.{kind}" for kind in ("socket", "service")]
@@ -45,7 +36,10 @@ needs_haproxy = pytest.mark.skipif(not which("haproxy"), reason="needs haproxy")
 def test_the_units_are_accepted() -> None:
     """Without a warning, too, so that no setting of theirs is one that systemd does not know."""
     done = subprocess.run(
-        ["systemd-analyze", "verify", *UNITS], capture_output=True, timeout=PATIENCE, check=False
+        ["systemd-analyze", "verify", *UNITS],
+        capture_output=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
     )
     ours = [line for line in done.stderr.decode().splitlines() if "trio-upper" in line]
     assert (done.returncode, ours) == (0, [])
@@ -127,7 +121,7 @@ async def activated(*words: str, prefix: tuple[str, ...]) -> AsyncGenerator[Serv
 @needs_haproxy
 def test_the_configuration_is_accepted() -> None:
     """As it stands."""
-    subprocess.run(["haproxy", "-c", "-f", HAPROXY], timeout=PATIENCE, check=True)
+    subprocess.run(["haproxy", "-c", "-f", HAPROXY], timeout=TIMEOUT_SECONDS, check=True)
 
 
 class Proxy:
@@ -163,9 +157,9 @@ class Proxy:
 
     async def wait_until(self, name: str, column: str, value: str) -> None:
         """Wait until haproxy has this value in its table (management guide, 9.1) for a server."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT_SECONDS):
             while (await self.table())[name][column] != value:  # noqa: ASYNC110 - it cannot tell
-                await trio.sleep(LOOK_AGAIN)
+                await trio.sleep(CHECK_SECONDS)
 
     async def table(self) -> dict[str, dict[str, str]]:
         """Return what haproxy knows of each server."""
@@ -290,6 +284,6 @@ def test_python_runs_what_the_units_run() -> None:
     ]
     words = command.removeprefix("ExecStart=/usr/bin/env trio-upper ").split()
     done = subprocess.run(
-        [sys.executable, "-m", "trio_upper", *words, "--help"], timeout=PATIENCE, check=False
+        [sys.executable, "-m", "trio_upper", *words, "--help"], timeout=TIMEOUT_SECONDS, check=False
     )
     assert done.returncode == 0

@@ -3,7 +3,9 @@
 from contextlib import AsyncExitStack
 
 import trio
-from tests.helpers.program import Server, ask, eventually, neighbour, one, receive_all, serving
+from tests.helpers.program import Server, neighbour, one, serving
+from tests.helpers.streams import ask, receive_all
+from tests.helpers.waiting import eventually
 
 FULL = b"trio-upper: full, 5 clients are connected; try again later\n"
 

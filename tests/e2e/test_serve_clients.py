@@ -9,20 +9,9 @@ from typing import TypeVar
 
 import pytest
 import trio
-from tests.helpers.program import (
-    Ended,
-    Server,
-    ask,
-    client,
-    eventually,
-    neighbour,
-    receive,
-    receive_all,
-    reset,
-    run,
-    serving,
-    upper,
-)
+from tests.helpers.program import Ended, Server, client, neighbour, reset, run, serving
+from tests.helpers.streams import ask, receive, receive_all, upper
+from tests.helpers.waiting import eventually
 
 KIB = 1024
 MIB = 1024 * KIB

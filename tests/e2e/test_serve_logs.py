@@ -9,29 +9,15 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.helpers.program import (
-    LOCALHOST,
-    PATIENCE,
-    Server,
-    ask,
-    eventually,
-    neighbour,
-    one,
-    receive_all,
-    reset,
-    running,
-    serving,
-)
+from tests.helpers.program import LOCALHOST, Server, neighbour, one, reset, running, serving
+from tests.helpers.streams import ask, receive_all
+from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
 SECRET = b"Sesame-Open-Thyself"
 
 # What a pipe holds that nobody reads (pipe(7)), and less than a line of the log has.
 PIPE_BYTES = 65536
 LINE_BYTES = 100
-
-# A stop that waits for nobody takes a tenth of a second, and on a slow and busy machine less than
-# this, in seconds.
-SOON = 10.0
 
 # The state of a listening socket in /proc/net/tcp (linux/net/tcp_states.h).
 LISTENING = "0A"
@@ -78,7 +64,7 @@ async def test_json_has_one_object_for_each_event() -> None:
         [ended, broken] = server.logged("client gone")
         assert (ended["client"], ended["end"], ended["received"]) == (1, "eof", len(SECRET))
         assert (broken["client"], broken["end"], broken["sent"]) == (2, "reset", len(SECRET))
-        assert 0 <= ended["seconds"] < PATIENCE
+        assert 0 <= ended["seconds"] < TIMEOUT_SECONDS
         stopped = one(server.logged("stopped", served=2, refused=1, cut=0))
         assert stopped["bytes_in"] == stopped["bytes_out"] == 2 * len(SECRET)
 
@@ -199,5 +185,5 @@ async def test_a_reader_of_the_log_that_stops_does_no_harm(options: Sequence[str
         for _ in range(2 * PIPE_BYTES // LINE_BYTES):
             async with await server.connect() as stream:
                 assert await ask(stream, SECRET) == SECRET.upper()
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop() == 0

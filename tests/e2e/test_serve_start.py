@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 from tests.helpers.certificates import cert_file, issue, key_file
-from tests.helpers.program import LOCALHOST, Ended, Server, ask, one, run, running, serving
+from tests.helpers.program import LOCALHOST, Ended, Server, one, run, running, serving
+from tests.helpers.streams import ask
 
 EVERYWHERE = ("--host", "::", "--host", "0.0.0.0")
 

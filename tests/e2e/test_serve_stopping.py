@@ -6,15 +6,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
-from tests.helpers.program import Server, ask, one, receive, receive_all, serving, upper
+from tests.helpers.program import Server, one, serving
+from tests.helpers.streams import ask, receive, receive_all, upper
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
 STOPPING = [signal.SIGTERM, signal.SIGINT]
 
-# A stop with nobody to wait for takes a tenth of a second, and on a slow and busy machine less than
-# this, in seconds. A grace that is longer by far is one that was not used.
-SOON = 5.0
 LONG_GRACE = ("--grace", "60")
 
 # The buffers are full when nothing was taken from a client for so long, in seconds.
@@ -61,7 +60,7 @@ async def test_idle_clients_get_a_notice_and_an_end(number: signal.Signals) -> N
             words = b"words\n"[: turn % 7]  # none, some without a newline, some with
             assert await ask(stream, words) == words.upper()
         server.send(number)
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             for turn, stream in enumerate(streams):
                 newline = b"\n" if 0 < turn % 7 < 6 else b""
                 assert await receive_all(stream) == newline + NOTICE
@@ -76,7 +75,7 @@ async def test_idle_clients_get_a_notice_and_an_end(number: signal.Signals) -> N
 async def test_nobody_there_means_that_it_ends_at_once() -> None:
     """No grace is waited for."""
     async with serving(*LONG_GRACE) as server:
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop() == 0
         assert [event["event"] for event in server.events] == ["listening", "stopping", "stopped"]
 
@@ -167,7 +166,7 @@ async def test_a_stuck_client_is_cut_when_the_grace_is_over() -> None:
             assert await ask(idle, b"hi\n") == b"HI\n"
             server.send(signal.SIGTERM)
             assert await receive_all(idle) == NOTICE
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.ended() == 1
         assert one(server.logged("stopped"))["cut"] == 1
         assert {event["end"] for event in server.logged("client gone")} == {"shutdown"}
@@ -180,7 +179,7 @@ async def test_a_second_signal_cuts_at_once(numbers: list[signal.Signals]) -> No
         server.send(numbers[0])
         await server.event("stopping", signal=numbers[0].name)
         assert not server.logged("client gone")
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop(numbers[1]) == 1
         assert one(server.logged("stopping at once", signal=numbers[1].name))
         assert one(server.logged("stopped"))["cut"] == 1
@@ -189,5 +188,5 @@ async def test_a_second_signal_cuts_at_once(numbers: list[signal.Signals]) -> No
 async def test_no_grace_cuts_who_has_not_got_its_notice() -> None:
     """With ``--grace 0`` nobody is waited for."""
     async with serving("--grace", "0") as server, a_stuck_client(server):
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop() == 1

@@ -12,26 +12,11 @@ from subprocess import DEVNULL, PIPE
 import pytest
 import trio
 from tests.helpers.certificates import ca_file, issue, pair_file
-from tests.helpers.program import (
-    LOCALHOST,
-    PATIENCE,
-    Ended,
-    Server,
-    ask,
-    client,
-    eventually,
-    neighbour,
-    one,
-    receive,
-    receive_all,
-    reset,
-    serving,
-)
+from tests.helpers.program import LOCALHOST, Ended, Server, client, neighbour, one, reset, serving
+from tests.helpers.streams import ask, receive, receive_all
+from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
 SHUTDOWN_NOTICE = b"trio-upper: closing, the server is shutting down\n"
-
-# A stop that waits for no deadline takes less than this on a slow and busy machine, in seconds.
-SOON = 5.0
 
 
 class Files:
@@ -152,7 +137,7 @@ async def test_a_client_that_says_why_it_refuses_the_server_is_quoted(files: Fil
 
     def knock() -> None:
         with (
-            socket.create_connection((LOCALHOST, server.port), PATIENCE) as connection,
+            socket.create_connection((LOCALHOST, server.port), TIMEOUT_SECONDS) as connection,
             pytest.raises(ssl.SSLCertVerificationError),
         ):
             distrusting.wrap_socket(connection, server_hostname="localhost")
@@ -283,7 +268,7 @@ async def test_a_stop_takes_leave_over_tls(files: Files) -> None:
             for stream in streams:
                 assert await ask(stream, b"hi\n") == b"HI\n"
             await streams[0].send_all(b"in flight")
-            with trio.fail_after(SOON):
+            with trio.fail_after(TIMEOUT_SECONDS):
                 server.send(signal.SIGTERM)
                 assert await receive_all(streams[0]) == b"IN FLIGHT\n" + SHUTDOWN_NOTICE
                 for stream in streams[1:]:

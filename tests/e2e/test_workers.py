@@ -9,23 +9,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from tests.helpers.program import (
-    LOCALHOST,
-    Server,
-    ask,
-    eventually,
-    one,
-    receive_all,
-    run,
-    running,
-    serving,
-)
+from tests.helpers.program import LOCALHOST, Server, one, run, running, serving
+from tests.helpers.streams import ask, receive_all
+from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
-# A stop with nobody to wait for takes a tenth of a second, and on a slow and busy machine less than
-# this, in seconds. A grace that is longer by far is one that was not used.
-SOON = 10.0
 LONG_GRACE = ("--grace", "60")
 
 TWO = ("--workers", "2", *LONG_GRACE)
@@ -219,7 +208,7 @@ async def test_a_signal_to_the_parent_drains_all(number: signal.Signals) -> None
         pids = await both_serve(server)
         streams = await one_client_each(server, stack)
         server.send(number)
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             for stream in streams.values():
                 assert await receive_all(stream) == NOTICE
                 await stream.aclose()
@@ -241,7 +230,7 @@ async def test_while_it_drains_nobody_is_accepted() -> None:
         before = [client.answers for client in clients]
         await eventually(lambda: all(c.answers > b for c, b in zip(clients, before, strict=True)))
         server.send(signal.SIGTERM)
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.ended() == 1
 
 
@@ -260,7 +249,7 @@ async def test_the_grace_is_one_for_all() -> None:
             await eventually(lambda: all(client.answers for client in clients))
             began = trio.current_time()
             assert await server.stop() == 1
-            assert grace <= trio.current_time() - began <= grace + SOON
+            assert grace <= trio.current_time() - began <= grace + TIMEOUT_SECONDS
         cut = [event["cut"] for event in server.logged("stopped") if "cut" in event]
         assert sum(cut) == len(clients)
 

@@ -13,11 +13,9 @@ from typing import NamedTuple
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio_upper.stdio.descriptors import ThreadSink, ThreadSource
 from trio_upper.stdio.streams import Input, Output
-
-# What must happen at once may take this long on a busy machine; seconds.
-SOON = 10.0
 
 # More than any pipe, socket or terminal here holds, in bytes.
 MUCH = b"0123456789abcdef" * 128 * 1024
@@ -85,7 +83,7 @@ def file(fds: Descriptors, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> i
 @asynccontextmanager
 async def in_background(job: Callable[[], Awaitable[object]]) -> AsyncIterator[trio.CancelScope]:
     """Have `job` block, then run the block; leaving the block waits for its end."""
-    with trio.fail_after(SOON):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(job)
             await wait_all_tasks_blocked()
@@ -105,7 +103,7 @@ async def drain(fd: int, size: int) -> bytes:
 
 
 async def wait(event: threading.Event) -> None:
-    assert await trio.to_thread.run_sync(event.wait, SOON)
+    assert await trio.to_thread.run_sync(event.wait, TIMEOUT_SECONDS)
 
 
 async def no_thread_left(stream: Input | Output) -> None:
@@ -117,6 +115,6 @@ async def no_thread_left(stream: Input | Output) -> None:
         source = stream._source
         return isinstance(source, ThreadSource) and source._limiter.borrowed_tokens > 0
 
-    with trio.fail_after(SOON):
+    with trio.fail_after(TIMEOUT_SECONDS):
         while left():
             await wait_all_tasks_blocked()

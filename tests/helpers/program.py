@@ -21,15 +21,11 @@ from typing import Any, Self, TypeVar
 
 import trio
 
+from tests.helpers.streams import ask, upper
+from tests.helpers.waiting import TIMEOUT_SECONDS
+
 Found = TypeVar("Found")
 Event = dict[str, Any]
-
-# No wait is longer than so many seconds: far more than anything takes on a slow and busy machine,
-# so that it says *hangs*. Nothing is ever waited for by sleeping for so long.
-PATIENCE = 30.0
-
-# Between two looks at something that cannot be waited for, in seconds.
-LOOK_AGAIN = 0.02
 
 # A neighbour's question is answered in so many seconds at most, and it rests for so many after it.
 NEIGHBOUR_PATIENCE = 5.0
@@ -64,7 +60,7 @@ async def run(
     `environment` is added to this process's own. `prefix` is a command that runs another one, as in
     ``env`` or ``prlimit``.
     """
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(TIMEOUT_SECONDS):
         done = await trio.run_process(
             command(*arguments, prefix=prefix),
             stdin=stdin,
@@ -117,7 +113,7 @@ class Server:
 
     async def ended(self) -> int:
         """Return the exit code when the process has ended, and all that it wrote has come."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT_SECONDS):
             code = await self._process.wait()
             while self._readable:
                 await self._news.wait()
@@ -130,7 +126,7 @@ class Server:
 
     async def until(self, find: Callable[[], Found | None]) -> Found:
         """Return what `find` returns, as soon as that is true, looking whenever something came."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(TIMEOUT_SECONDS):
             while not (found := find()) and self._readable:
                 await self._news.wait()
             if found:
@@ -234,7 +230,7 @@ class Server:
         """See to it that the process has ended, whatever it takes."""
         if self._process.poll() is None:
             self._process.terminate()
-            with trio.move_on_after(PATIENCE / 2):
+            with trio.move_on_after(TIMEOUT_SECONDS / 2):
                 await self._process.wait()
                 return
             self._process.kill()
@@ -264,7 +260,7 @@ async def running(
             nursery.start_soon(server._read)
             yield server
         finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + TIMEOUT_SECONDS):
                 await server._end()
             nursery.cancel_scope.cancel()
 
@@ -287,33 +283,6 @@ async def serving(
             assert await server.stop() == 0
         assert b"Traceback" not in server.stderr
         assert server.stdout == b""
-
-
-def upper(data: bytes) -> bytes:
-    """Return what must come back for `data`, sent whole."""
-    return data.decode("utf-8", "surrogateescape").upper().encode("utf-8", "surrogateescape")
-
-
-async def receive(stream: trio.abc.ReceiveStream, count: int) -> bytes:
-    """Return the next `count` bytes, fewer if the stream ends before them."""
-    received = b""
-    while len(received) < count:
-        data = await stream.receive_some(count - len(received))
-        if not data:
-            break
-        received += data
-    return received
-
-
-async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """Return all bytes up to the end of the stream; a reset escapes."""
-    return b"".join([bytes(data) async for data in stream])
-
-
-async def ask(stream: trio.abc.Stream, message: bytes) -> bytes:
-    """Send `message` and return as many bytes as its answer must have."""
-    await stream.send_all(message)
-    return await receive(stream, len(upper(message)))
 
 
 def reset(stream: trio.SocketStream) -> None:
@@ -339,13 +308,6 @@ async def _ask_until(done: trio.Event, stream: trio.abc.Stream) -> None:
             assert await ask(stream, question) == upper(question)
         question = b"Question %d" % (int(question.split()[1]) + 1)
         await trio.sleep(NEIGHBOUR_REST)
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, of which there is no news."""
-    with trio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nobody could set an event
-            await trio.sleep(LOOK_AGAIN)
 
 
 def free_port() -> int:

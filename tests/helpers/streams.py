@@ -1,6 +1,41 @@
-"""Streams for tests: in-memory ones that lack something, or break when they are told to."""
+"""Streams for tests: what is said and heard on them, and some that lack something or break."""
 
 import trio
+
+
+def upper(data: bytes) -> bytes:
+    """Return what must come back for `data`, sent whole."""
+    return data.decode("utf-8", "surrogateescape").upper().encode("utf-8", "surrogateescape")
+
+
+async def receive(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    """Return the next `count` bytes, fewer if the stream ends before them."""
+    received = b""
+    while len(received) < count:
+        data = await stream.receive_some(count - len(received))
+        if not data:
+            break
+        received += data
+    return received
+
+
+async def receive_line(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return the next line, or what there is of it at the end of the stream."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := await stream.receive_some(1)):
+        line += byte
+    return line
+
+
+async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
+    """Return all bytes up to the end of the stream; a reset escapes."""
+    return b"".join([bytes(data) async for data in stream])
+
+
+async def ask(stream: trio.abc.Stream, message: bytes) -> bytes:
+    """Send `message` and return as many bytes as its reply must have."""
+    await stream.send_all(message)
+    return await receive(stream, len(upper(message)))
 
 
 class NoHalfClose(trio.abc.Stream):

@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from tests.helpers.peers import read_line
-from tests.helpers.program import PATIENCE, command
+from tests.helpers.program import command
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 ROWS, COLUMNS = 24, 80
 
@@ -92,7 +93,7 @@ class Terminal:
 
     async def sees(self, pattern: str) -> re.Match[str]:
         """Wait until *pattern* is shown after what was last seen; escape sequences do not count."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(TIMEOUT_SECONDS):
             while True:
                 text = self._unseen.decode(errors="surrogateescape")
                 if found := re.search(pattern, text):
@@ -103,7 +104,7 @@ class Terminal:
 
     async def types(self, *keys: str) -> None:
         """Type *keys*, or paste them, as fast as the terminal takes them."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT_SECONDS):
             await self._master.send_all("".join(keys).encode())
 
     async def starts(self) -> None:
@@ -124,7 +125,7 @@ class Terminal:
         await self._control.send_all(b"\n")
 
     async def _report(self) -> bytes:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT_SECONDS):
             return await read_line(self._control)
 
     def hang_up(self) -> None:
@@ -173,7 +174,7 @@ async def terminal(
             nursery.cancel_scope.cancel()
     finally:
         person.close()
-        leader.wait(PATIENCE)
+        leader.wait(TIMEOUT_SECONDS)
 
 
 def _start_leader(

@@ -1,8 +1,7 @@
 """Load on in-memory streams in virtual time, and once over real sockets."""
 
-import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import structlog
 import trio
 from structlog.testing import CapturingLogger
 from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.commands import REFUSED, HalfCloseable, Network, Peer
 from tests.helpers.streams import Breaking
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.client.connect import Target, connect
-from trio_upper.client.failures import Attempt, CannotConnect
 from trio_upper.measure.load import (
     FEWEST_MESSAGES,
     JOINING,
@@ -31,9 +31,6 @@ from trio_upper.server.server import Server
 from trio_upper.server.server import Settings as ServerSettings
 from trio_upper.tls import client_context, server_context
 
-TIMEOUT = 30
-"""Seconds after which a test over real sockets has failed; none is waited for."""
-
 REPLY_TIMEOUT = 30.0
 
 # How long a reply takes in virtual time, in seconds; so many fit into the 10 s of most runs here.
@@ -44,35 +41,12 @@ IN_A_RUN = 100
 # A deadline and a reply may meet in the same instant, and rounding decides which was first.
 ROUNDED = 1
 
-HalfCloseable = trio.abc.HalfCloseableStream
-Peer = Callable[[HalfCloseable], Awaitable[object]]
 
-REFUSED = CannotConnect(
-    "example.lan",
-    80,
-    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
-    seconds=0.5,
-)
+class World(Network):
+    """Where clients connect to: to one of the peers each in turn."""
 
-
-class World:
-    """Where clients connect to: to one of `peers` each in turn, or in vain where that is None."""
-
-    def __init__(self, *peers: Peer | None) -> None:
-        self.peers = peers
-        self.wrap: Callable[[HalfCloseable], trio.abc.Stream] = lambda stream: stream
-        self.pair: Callable[[], tuple[HalfCloseable, HalfCloseable]] = memory_stream_pair
-        self.connected = 0
-
-    async def connect(self) -> trio.abc.Stream:
-        peer = self.peers[self.connected % len(self.peers)]
-        self.connected += 1
-        await trio.lowlevel.checkpoint()
-        if peer is None:
-            raise REFUSED
-        ours, theirs = self.pair()
-        trio.lowlevel.spawn_system_task(serve, peer, theirs)
-        return self.wrap(ours)
+    def next_peer(self) -> Peer | Exception:
+        return self.peers[(len(self.dialled) - 1) % len(self.peers)]
 
     async def run(
         self,
@@ -95,15 +69,9 @@ class World:
             ),
         )
         await bench.run()
-        assert self.connected == clients
+        assert len(self.dialled) == clients
         assert bench.joined == clients
         return bench
-
-
-async def serve(peer: Peer, stream: HalfCloseable) -> None:
-    with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
-        await peer(stream)
-    await stream.aclose()
 
 
 async def lines_of(stream: HalfCloseable) -> AsyncGenerator[bytes]:
@@ -546,7 +514,7 @@ async def test_connections_are_closed(autojump_clock: MockClock) -> None:
 
 async def test_a_client_that_cannot_connect_holds_nobody_up(autojump_clock: MockClock) -> None:
     """The others start without it, and it is one of the failures."""
-    bench = await World(upper(), None, None).run(3)
+    bench = await World(upper(), REFUSED, REFUSED).run(3)
     assert [failed.trouble for failed in bench.failures] == [Trouble.UNCONNECTED] * 2
     assert bench.failures[0].error is REFUSED
     assert bench.latency.count == pytest.approx(IN_A_RUN, abs=ROUNDED)
@@ -554,7 +522,7 @@ async def test_a_client_that_cannot_connect_holds_nobody_up(autojump_clock: Mock
 
 async def test_when_nobody_can_connect_it_is_over(autojump_clock: MockClock) -> None:
     """There was no start, and nothing was measured."""
-    bench = await World(None).run(3)
+    bench = await World(REFUSED).run(3)
     assert len(bench.failures) == 3
     assert not bench.started
     assert (trio.current_time(), bench.seconds, bench.rate) == (0, 0, 0)
@@ -591,10 +559,10 @@ async def test_the_real_server_answers(secure: bool, nursery: trio.Nursery, tmp_
     log = structlog.wrap_logger(CapturingLogger(), processors=[])
     server = Server(ServerSettings(port=0, tls=theirs), log)
     [(host, port)] = await nursery.start(server.run)
-    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT, tls=ours)
+    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT_SECONDS, tls=ours)
     for pipeline, size in ((1, 32), (100, 32), (4, LARGEST_AT_ONCE), (1, 4 * LARGEST_AT_ONCE)):
         bench = Bench(dial, Settings(clients=5, seconds=0.5, pipeline=pipeline, size=size))
-        with trio.fail_after(TIMEOUT):
+        with trio.fail_after(TIMEOUT_SECONDS):
             await bench.run()
         assert not bench.failures
         assert bench.latency.count > 0

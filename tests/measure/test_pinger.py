@@ -1,9 +1,7 @@
 """Round trips on in-memory streams in virtual time, and once over a real socket."""
 
-import errno
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import CapturingLogger
 from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.commands import REFUSED, HalfCloseable, Network, Peer
 from tests.helpers.streams import Breaking
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from tests.helpers.waiting import TIMEOUT_SECONDS
+from trio.testing import MockClock, lockstep_stream_pair
 
 from trio_upper.client.connect import Target, connect
-from trio_upper.client.failures import Attempt, CannotConnect
 from trio_upper.measure.pinger import (
     ASCII_TEXT,
     CLOSE_TIMEOUT,
@@ -41,44 +40,17 @@ from trio_upper.server.server import Server
 from trio_upper.server.server import Settings as ServerSettings
 from trio_upper.tls import client_context, server_context
 
-TIMEOUT = 30
-"""Seconds after which a test over real sockets has failed; none is waited for."""
-
 INTERVAL = 1.0
 REPLY_TIMEOUT = 30.0
 
-HalfCloseable = trio.abc.HalfCloseableStream
-Peer = Callable[[HalfCloseable], Awaitable[object]]
 
-REFUSED = CannotConnect(
-    "example.lan",
-    80,
-    attempts=(Attempt(address="192.0.2.1", error=ConnectionRefusedError(errno.ECONNREFUSED, "")),),
-    seconds=0.5,
-)
+class World(Network):
+    """Where a pinger connects to, and what it shows."""
 
-
-class World:
-    """Where a pinger connects to: a new `peer` each time, unless `failure` is set."""
-
-    def __init__(self, *peers: Peer) -> None:
-        self.peers = list(peers)
-        self.failure: Exception | None = None
-        self.wrap: Callable[[HalfCloseable], trio.abc.Stream] = lambda stream: stream
-        self.pair: Callable[[], tuple[HalfCloseable, HalfCloseable]] = memory_stream_pair
-        self.streams: list[trio.abc.Stream] = []
+    def __init__(self, *peers: Peer | Exception) -> None:
+        super().__init__(*peers)
         self.shown: list[RoundTrip] = []
         self.shown_at: list[float] = []
-
-    async def connect(self) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
-        if self.failure:
-            raise self.failure
-        ours, theirs = self.pair()
-        peer = self.peers.pop(0) if len(self.peers) > 1 else self.peers[0]
-        trio.lowlevel.spawn_system_task(serve, peer, theirs)
-        self.streams.append(self.wrap(ours))
-        return self.streams[-1]
 
     async def show(self, round_trip: RoundTrip) -> None:
         await trio.lowlevel.checkpoint()
@@ -106,15 +78,9 @@ class World:
         return [each.failed.trouble if each.failed else None for each in self.shown]
 
 
-async def serve(peer: Peer, stream: HalfCloseable) -> None:
-    with suppress(trio.BrokenResourceError):  # nobody waits for a reply any more
-        await peer(stream)
-
-
 async def upper(stream: HalfCloseable) -> None:
     """A peer as it should be."""
     await Conversation(stream).run()
-    await stream.aclose()
 
 
 def replying(answer: Callable[[bytes], bytes], *, after: float = 0) -> Peer:
@@ -135,8 +101,8 @@ def saying(words: bytes, *, closes: bool = True) -> Peer:
         await stream.receive_some()
         for byte in words:
             await stream.send_all(bytes([byte]))
-        if closes:
-            await stream.aclose()
+        if not closes:
+            await trio.sleep_forever()
 
     return peer
 
@@ -364,8 +330,7 @@ async def test_a_connection_that_breaks_is_told_with_its_error(way: str) -> None
 
 async def test_no_connection_is_no_answer(autojump_clock: MockClock) -> None:
     """Each round trip tries again, and has the reason; there are no times."""
-    world = World()
-    world.failure = REFUSED
+    world = World(REFUSED)
     pinger = await world.ping(3)
     assert world.troubles == [Trouble.UNCONNECTED] * 3
     assert world.shown[0].failed is not None
@@ -376,8 +341,7 @@ async def test_no_connection_is_no_answer(autojump_clock: MockClock) -> None:
 
 async def test_a_machine_that_refuses_is_not_hammered(autojump_clock: MockClock) -> None:
     """Also where the interval would have it."""
-    world = World()
-    world.failure = REFUSED
+    world = World(REFUSED)
     await world.ping(3, interval=0)
     assert world.shown_at == pytest.approx([0, RETRY_PAUSE, 2 * RETRY_PAUSE])
 
@@ -516,11 +480,11 @@ async def test_the_real_server_answers(secure: bool, nursery: trio.Nursery, tmp_
     log = structlog.wrap_logger(CapturingLogger(), processors=[])
     server = Server(ServerSettings(port=0, tls=theirs), log)
     [(host, port)] = await nursery.start(server.run)
-    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT, tls=ours)
+    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT_SECONDS, tls=ours)
     for size in (SMALLEST, 32, LARGEST_AT_ONCE):
         world = World()
         pinger = Pinger(dial, Settings(count=20, interval=0, size=size))
-        with trio.fail_after(TIMEOUT):
+        with trio.fail_after(TIMEOUT_SECONDS):
             await pinger.run(world.show)
         assert world.troubles == [None] * 20
         assert 0 < pinger.latency.min <= pinger.latency.percentile(50) <= pinger.latency.max

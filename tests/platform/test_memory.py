@@ -5,9 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-TIMEOUT = 60
-"""Seconds after which the test has failed; none is waited for."""
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 ASKED, GOT = 512 * 1024, 256 * 1024
 READS = 100
@@ -32,7 +30,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(*arguments: str) -> int:
     """Return how many it took a process to read often, each time less than it asked for."""
     command = [sys.executable, "-c", PROGRAM, *arguments]
-    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT).stdout)
+    return int(
+        subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_SECONDS).stdout
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library does as it likes")

@@ -8,7 +8,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.streams import Breaking, NoHalfClose
+from tests.helpers.streams import Breaking, NoHalfClose, receive_all
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.protocol import full_notice, idle_notice
@@ -52,10 +52,6 @@ async def serving(stream: trio.abc.Stream, **options: object) -> AsyncGenerator[
         watching.cancel_scope.cancel()
 
 
-async def read_all(stream: trio.abc.Stream) -> bytes:
-    return b"".join([bytes(piece) async for piece in stream])
-
-
 @given(st.lists(st.binary(min_size=1) | st.text(min_size=1).map(str.encode)))
 async def test_the_reply_stream_is_the_request_stream_in_upper_case(pieces: list[bytes]) -> None:
     """Any bytes in any pieces are answered whole, and then the server ends its side."""
@@ -64,7 +60,7 @@ async def test_the_reply_stream_is_the_request_stream_in_upper_case(pieces: list
         for piece in pieces:
             await ours.send_all(piece)
         await ours.send_eof()
-        reply = await read_all(ours)
+        reply = await receive_all(ours)
     whole = b"".join(pieces)
     assert reply == whole.decode("utf-8", "surrogateescape").upper().encode(
         "utf-8", "surrogateescape"
@@ -101,7 +97,7 @@ async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock:
     """After the idle time-out the client reads why, then the end; it does not have to act."""
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
-        assert await read_all(ours) == NOTICE
+        assert await receive_all(ours) == NOTICE
         assert trio.current_time() == pytest.approx(PATIENCE.quiet, abs=2 * TICK)
     assert served.end is End.IDLE
     assert served.conversation.noticed
@@ -117,7 +113,7 @@ async def test_a_client_that_ends_after_its_notice_is_let_go_at_once(
         assert await ours.receive_some() == NOTICE
         await ours.send_all(b"too late")
         await ours.send_eof()
-        assert await read_all(ours) == b""
+        assert await receive_all(ours) == b""
     assert served.ended_at < PATIENCE.quiet + FAREWELL / 2
 
 
@@ -127,7 +123,7 @@ async def test_a_notice_stands_on_a_line_of_its_own(autojump_clock: MockClock) -
         ours, theirs = memory_stream_pair()
         async with serving(theirs):
             await ours.send_all(sent)
-            assert await read_all(ours) == before + NOTICE
+            assert await receive_all(ours) == before + NOTICE
 
 
 async def test_every_byte_starts_the_idle_time_anew(autojump_clock: MockClock) -> None:
@@ -191,7 +187,7 @@ async def test_a_message_that_arrives_in_the_instant_of_the_goodbye_is_answered(
         served.conversation.inspect(math.inf, PATIENCE)
         assert await ours.receive_some() == b"HI"
         served.patience = PATIENCE
-        assert await read_all(ours) == b"\n" + NOTICE
+        assert await receive_all(ours) == b"\n" + NOTICE
     assert served.end is End.IDLE
 
 
@@ -205,7 +201,7 @@ async def test_the_last_look_answers_what_just_came(autojump_clock: MockClock) -
         await ours.send_all(b"hi\n")
         assert await ours.receive_some() == b"HI\n"
         await ours.send_eof()
-        assert await read_all(ours) == b""
+        assert await receive_all(ours) == b""
     assert served.end is End.EOF
 
 
@@ -217,7 +213,7 @@ async def test_an_end_in_the_last_look_is_an_end(autojump_clock: MockClock) -> N
         served.conversation.inspect(math.inf, PATIENCE)
         await trio.sleep(LAST_LOOK / 2)
         await ours.send_eof()
-        assert await read_all(ours) == b""
+        assert await receive_all(ours) == b""
     assert served.end is End.EOF
 
 
@@ -235,7 +231,7 @@ async def test_a_stream_without_half_close_gets_its_notice(autojump_clock: MockC
     """Where one direction cannot be ended the notice is sent all the same."""
     ours, theirs = memory_stream_pair()
     async with serving(NoHalfClose(theirs)):
-        assert await read_all(ours) == NOTICE
+        assert await receive_all(ours) == NOTICE
         await ours.send_eof()
 
 
@@ -245,7 +241,7 @@ async def test_a_refused_client_reads_why(autojump_clock: MockClock) -> None:
     await ours.send_all(b"unread")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(part, theirs, full_notice(5))
-        assert await read_all(ours) == full_notice(5)
+        assert await receive_all(ours) == full_notice(5)
         await ours.send_eof()
     assert trio.current_time() < FAREWELL
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.server import listeners as listening
 from trio_upper.server.listeners import (
@@ -22,9 +23,6 @@ from trio_upper.server.listeners import (
     find_places,
     listen,
 )
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 # All of 127.0.0.0/8 is this machine (RFC 1122), and at these addresses nobody else listens.
 HERE = Place("127.87.46.1", "127.87.46.1")
@@ -64,7 +62,7 @@ async def listening_on(
     serve: Serve, places: list[Place], port: int = 0
 ) -> AsyncGenerator[Sequence[tuple[str, int]]]:
     """Listen inside the block; give the addresses and ports."""
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             yield await nursery.start(listen, serve, places, port)
             nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import (
     MockClock,
     check_half_closeable_stream,
@@ -27,9 +28,6 @@ from trio_upper.server.poller import (
     TunedStream,
 )
 from trio_upper.tls import client_context, server_context
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 # What makes a stream send bulk where a test needs many such reads of what has come in one packet.
 PIECE = 16
@@ -83,12 +81,12 @@ async def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 @pytest.fixture(params=["for one", "for many"])
 async def readiness(request: pytest.FixtureRequest) -> AsyncGenerator[Readiness]:
-    """Give what wakes the streams, running; a test that has it has `TIMEOUT` for all it does.
+    """Give what wakes the streams, running, for no longer than `TIMEOUT_SECONDS`.
 
     There is another stream already, or not: the first one waits in another way than all others.
     """
     one = Readiness()
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(one.run)
             if request.param == "for many":

@@ -12,7 +12,8 @@ import structlog
 import trio
 from structlog.testing import CapturingLogger
 from tests.helpers.certificates import ca_file, issue, pair_file
-from tests.helpers.streams import Breaking
+from tests.helpers.streams import Breaking, receive_all
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
@@ -30,9 +31,6 @@ from trio_upper.server.server import (
     peer_name,
 )
 from trio_upper.tls import client_context, server_context
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 # What a test may be late by, in seconds: two ticks of the drain.
 LATE = 0.05
@@ -81,7 +79,7 @@ class Running:
 
     async def gone(self) -> None:
         """Wait until a client has gone."""
-        with trio.fail_after(TIMEOUT):
+        with trio.fail_after(TIMEOUT_SECONDS):
             while not self.ends():
                 await wait_all_tasks_blocked(0.001)
 
@@ -97,10 +95,6 @@ async def running(**settings: Any) -> AsyncGenerator[Running]:
         await nursery.start(served.run)
         yield served
         served.server.drain()
-
-
-async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    return b"".join([bytes(piece) async for piece in stream])
 
 
 async def ask(client: trio.abc.Stream, message: bytes) -> bytes:
@@ -125,7 +119,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words
 
 async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> None:
     """A client that connects to what was reported is answered, counted and logged."""
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with running() as served:
             [(host, port)] = served.addresses
             client = await trio.open_tcp_stream(host, port)
@@ -133,7 +127,7 @@ async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> N
             async with client:
                 assert await ask(client, "Straße".encode()) == b"STRASSE"
                 await client.send_eof()
-                assert await read_all(client) == b""
+                assert await receive_all(client) == b""
             await served.gone()
     assert served.totals == Totals(served=1, bytes_in=7, bytes_out=7)
     assert served.logged("client connected") == [{"client": 1, "peer": here}]
@@ -159,10 +153,10 @@ async def test_the_client_beyond_the_last_place_is_told_so(autojump_clock: MockC
         first, second = served.connect(), served.connect()
         assert await ask(first, b"a") == b"A"
         third = served.connect()
-        assert await read_all(third) == full_notice(2)
+        assert await receive_all(third) == full_notice(2)
         await third.send_eof()
         await first.send_eof()
-        assert await read_all(first) == b""
+        assert await receive_all(first) == b""
         await wait_all_tasks_blocked()
         fourth = served.connect()
         assert await ask(fourth, b"b") == b"B"
@@ -179,12 +173,12 @@ async def test_few_refused_clients_linger(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         refused = [served.connect() for _ in range(LINGERING + 5)]
         started = trio.current_time()
-        words = [await read_all(client) for client in refused]
+        words = [await receive_all(client) for client in refused]
         assert sorted(words) == [b""] * 5 + [full_notice(1)] * LINGERING
         assert trio.current_time() == started
         await trio.sleep(FAREWELL + LATE)
         late = served.connect()
-        assert await read_all(late) == full_notice(1)
+        assert await receive_all(late) == full_notice(1)
     assert served.totals is not None
     assert served.totals.refused == LINGERING + 6
 
@@ -210,7 +204,7 @@ async def test_an_idle_client_is_closed_and_another_is_not(autojump_clock: MockC
         for _ in range(4):
             await trio.sleep(4)
             assert await ask(lively, b"x") == b"X"
-        assert await read_all(idle) == idle_notice(10)
+        assert await receive_all(idle) == idle_notice(10)
         assert served.ends() == ["idle"]
         [gone] = served.logged("client gone")
         assert 10 <= gone["seconds"] - FAREWELL <= 11
@@ -246,7 +240,7 @@ async def test_a_drain_sees_idle_clients_off_at_once(autojump_clock: MockClock) 
         began = trio.current_time()
         served.server.drain()
         for client in clients:
-            assert await read_all(client) == shutdown_notice()
+            assert await receive_all(client) == shutdown_notice()
             await client.send_eof()
         assert trio.current_time() - began <= DRAIN_QUIET + LATE
     assert served.totals is not None
@@ -263,7 +257,7 @@ async def test_a_drain_answers_what_is_in_flight(autojump_clock: MockClock) -> N
         for _ in range(50):
             assert await ask(client, b"x\n") == b"X\n"
             await trio.sleep(DRAIN_QUIET / 2)
-        assert await read_all(client) == shutdown_notice()
+        assert await receive_all(client) == shutdown_notice()
         await client.send_eof()
     assert served.totals is not None
     assert (served.totals.cut, served.totals.bytes_in) == (0, 100)
@@ -294,7 +288,7 @@ async def test_a_client_that_has_its_notice_is_not_counted_as_cut(
         client = served.connect()
         await wait_all_tasks_blocked()
         served.server.drain()
-        assert await read_all(client) == shutdown_notice()
+        assert await receive_all(client) == shutdown_notice()
     assert served.totals is not None
     assert served.totals.cut == 0
 
@@ -358,7 +352,7 @@ async def test_a_server_that_is_stopped_before_it_listens_reports_no_address(
         await wait_all_tasks_blocked()
         stop(server)
 
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             if when == "before it runs":
                 stop(server)
@@ -373,7 +367,7 @@ async def test_a_server_that_is_stopped_before_it_listens_returns_its_totals() -
     """Like any other."""
     server = Server(Settings(port=0), structlog.wrap_logger(CapturingLogger()))
     server.drain()
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         assert await server.run() == Totals()
 
 
@@ -393,7 +387,7 @@ async def test_a_bug_ends_one_client_alone(
         unlucky = served.connect()
         await wait_all_tasks_blocked()
         neighbour = served.connect()
-        assert await read_all(unlucky) == b""
+        assert await receive_all(unlucky) == b""
         assert await ask(neighbour, b"x") == b"X"
         assert served.ends() == ["error"]
         [failure] = served.logged("client failed")
@@ -475,7 +469,7 @@ async def test_a_client_over_tls_gets_its_notice(
         client = over_tls(served.connect(), trusting)
         assert await ask(client, b"hi\n") == b"HI\n"
         served.server.drain()
-        assert await read_all(client) == shutdown_notice()
+        assert await receive_all(client) == shutdown_notice()
     assert served.totals is not None
     assert served.totals.cut == 0
 
@@ -488,7 +482,7 @@ async def test_a_refused_tls_client_gets_its_notice(
         served.connect()
         await wait_all_tasks_blocked()
         refused = over_tls(served.connect(), trusting)
-        assert await read_all(refused) == full_notice(1)
+        assert await receive_all(refused) == full_notice(1)
 
 
 async def test_a_silent_tls_client_loses_its_place(
@@ -497,7 +491,7 @@ async def test_a_silent_tls_client_loses_its_place(
     """The handshake has a deadline, and counts as a client until then."""
     async with running(tls=secured, max_clients=1) as served:
         silent = served.connect()
-        assert (await read_all(silent))[:1] == b"\x15"
+        assert (await receive_all(silent))[:1] == b"\x15"
         assert trio.current_time() == HANDSHAKE_TIMEOUT
         await silent.send_eof()
         [failed] = served.logged("handshake failed")
@@ -514,7 +508,7 @@ async def test_plain_text_at_the_tls_port_is_refused(
         plain, neighbour = served.connect(), over_tls(served.connect(), trusting)
         await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
         await plain.send_eof()
-        await read_all(plain)
+        await receive_all(plain)
         assert await ask(neighbour, b"x") == b"X"
         [failed] = served.logged("handshake failed")
         assert failed["reason"] == "the client spoke no TLS, but HTTP"

@@ -13,6 +13,7 @@ import pytest
 import structlog
 import trio
 from structlog.testing import CapturingLogger
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_upper.protocol import full_notice
@@ -40,9 +41,6 @@ from trio_upper.server.supervisor import (
     WorkerProcess,
     inherited,
 )
-
-TIMEOUT = 30
-"""Seconds after which a test has failed; none is waited for."""
 
 # All of 127.0.0.0/8 is this machine (RFC 1122), and at this address nobody else listens.
 HERE = "127.87.48.1"
@@ -155,7 +153,7 @@ def test_a_socket_that_does_not_listen_for_tcp_is_explained(kind: str) -> None:
 async def adopting(count: int = 1, **settings: Any) -> AsyncGenerator[list[Server]]:
     """Run `count` servers, as if each was a process, on the same listener, until the block ends."""
     servers: list[Server] = []
-    with trio.fail_after(TIMEOUT), listening() as bound:
+    with trio.fail_after(TIMEOUT_SECONDS), listening() as bound:
         async with trio.open_nursery() as nursery:
             for _ in range(count):
                 copy = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
@@ -278,7 +276,7 @@ async def holding(
     listeners: Listeners, *hosts: str, port: int = 0
 ) -> AsyncGenerator[list[tuple[str, int]]]:
     """Hold listeners inside the block; give the addresses and ports."""
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             yield await nursery.start(listeners.hold, hosts, port)
             nursery.cancel_scope.cancel()
@@ -389,7 +387,7 @@ async def started(
     program: str, *arguments: str, listeners: list[trio.SocketListener]
 ) -> AsyncGenerator[WorkerProcess]:
     command = [sys.executable, "-ISc", program, *arguments]
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         worker = await WorkerProcess.start(2, command, listeners)
         try:
             yield worker
@@ -825,7 +823,7 @@ async def test_a_worker_that_is_being_made_is_drained_when_it_is() -> None:
         return await start(number)
 
     supervised.supervisor._start = slow
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             await nursery.start(supervised.run)
             supervised.supervisor.drain()
@@ -844,7 +842,7 @@ async def test_no_process_for_a_worker_does_not_matter_in_a_stop() -> None:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
 
     supervised.supervisor._start = fail
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervised.supervisor.run, supervised.holds)
             await wait_all_tasks_blocked()
@@ -861,7 +859,7 @@ async def test_a_stop_before_anybody_serves(autojump_clock: MockClock, when: str
         supervised.holds = _never_open
     if when == "before it runs":
         supervised.supervisor.drain()
-    with trio.fail_after(TIMEOUT):
+    with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nursery.start, supervised.run)
             await trio.sleep(1)

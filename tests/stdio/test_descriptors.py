@@ -12,7 +12,6 @@ import pytest
 import trio
 from tests.helpers.descriptor_ends import (
     MUCH,
-    SOON,
     Descriptors,
     drain,
     file,
@@ -21,6 +20,7 @@ from tests.helpers.descriptor_ends import (
     pipe,
     wait,
 )
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.stdio import descriptors as descriptor_io
 from trio_upper.stdio.descriptors import FILE_BEHIND, ThreadSink, ThreadSource
@@ -136,7 +136,7 @@ class Disk:
 
     def write(self, fd: int, data: bytes) -> None:
         self.begun.set()
-        assert self.go_on.wait(SOON)
+        assert self.go_on.wait(TIMEOUT_SECONDS)
         if len(self.written) == self.room:
             raise OSError(errno.ENOSPC, "")
         self.written.append(data)
@@ -155,7 +155,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     monkeypatch.setattr(ThreadSink, "_work", work_and_tell)
     yield disk
     disk.go_on.set()
-    assert disk.ended.wait(SOON)
+    assert disk.ended.wait(TIMEOUT_SECONDS)
 
 
 async def test_output_to_a_slow_disk_is_bounded(
@@ -163,7 +163,7 @@ async def test_output_to_a_slow_disk_is_bounded(
 ) -> None:
     """`send_all` runs ahead of a slow disk as far as it may, and no further."""
     async with open_output(file(fds, tmp_path / "out")) as stream:
-        with trio.fail_after(SOON):
+        with trio.fail_after(TIMEOUT_SECONDS):
             await stream.send_all(bytes(FILE_BEHIND - 1))
             await stream.send_all(b"x")
             await stream.wait_send_all_might_not_block()
@@ -226,5 +226,5 @@ def test_thread_that_outlives_the_run(fds: Descriptors, tmp_path: Path, disk: Di
 
     trio.run(leave)
     disk.go_on.set()
-    assert disk.ended.wait(SOON)
+    assert disk.ended.wait(TIMEOUT_SECONDS)
     assert disk.written == [b"begun", bytes(FILE_BEHIND)]

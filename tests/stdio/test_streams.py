@@ -15,7 +15,6 @@ import pytest
 import trio
 from tests.helpers.descriptor_ends import (
     MUCH,
-    SOON,
     Descriptors,
     Ends,
     drain,
@@ -27,6 +26,7 @@ from tests.helpers.descriptor_ends import (
     sockets,
     terminal,
 )
+from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import check_one_way_stream
 
 from trio_upper.stdio import streams as stdio
@@ -55,7 +55,7 @@ def cannot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read_all(stream: Input) -> bytes:
-    with trio.fail_after(SOON):
+    with trio.fail_after(TIMEOUT_SECONDS):
         return b"".join([piece async for piece in stream])
 
 
@@ -279,7 +279,10 @@ async def test_input_closed_at_the_start_is_never_read(
 async def test_wrong_end_as_input(fds: Descriptors) -> None:
     """The writing end of a pipe is an error at once, neither turned round nor waited for."""
     async with await open_input(pipe(fds).write) as stream:
-        with trio.fail_after(SOON), pytest.raises(InputError, match="other direction") as caught:
+        with (
+            trio.fail_after(TIMEOUT_SECONDS),
+            pytest.raises(InputError, match="other direction") as caught,
+        ):
             await stream.receive_some()
     assert caught.value.errno == errno.EBADF
 
@@ -603,7 +606,7 @@ def run(program: str, *, stdin: int, stdout: int) -> subprocess.CompletedProcess
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=SOON,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
 
@@ -628,7 +631,7 @@ trio.run(main)
         ["/bin/sh", "-c", 'exec "$0" -c "$1" <&- >&-', sys.executable, program],
         stderr=subprocess.PIPE,
         text=True,
-        timeout=SOON,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert exited.returncode == 0
