@@ -1,5 +1,6 @@
-"""The two SSL contexts, and words for what goes wrong with them: bad files, failed handshakes."""
+"""TLS: the contexts of a client and of a server, and why a file or a handshake is no good."""
 
+import enum
 import os
 import ssl
 from pathlib import Path
@@ -21,30 +22,67 @@ TELLING_BYTES = 6
 # Python's own default, which whoever builds it may leave to the system's configuration.
 _OLDEST = ssl.TLSVersion.TLSv1_2
 
-_UNKNOWN_CA = "unknown CA"
 
-# OpenSSL's names for what failed, in words for the server's log. The client's own alerts (RFC 8446
-# section 6.2) come without the version that OpenSSL puts before them.
+@enum.unique
+class Reason(enum.Enum):
+    """Why a handshake failed. The value is how a server's log puts it; a client has hints to add.
+
+    ``{detail}`` stands for OpenSSL's own words.
+    """
+
+    NOT_TLS = "the client spoke no TLS"
+    HTTP = "the client spoke no TLS, but HTTP"
+    CLOSED = "closed during the handshake"
+    VERSION = "no TLS version in common"
+    CIPHER = "no cipher in common"
+    CERTIFICATE_REQUIRED = "no certificate from the client"
+    REJECTED = "the client does not accept this server's certificate"
+    REJECTED_CA = "the client does not accept this server's certificate: unknown CA"
+    REJECTED_DATE = "the client does not accept this server's certificate: expired"
+    UNTRUSTED = "the client's certificate is not accepted: unknown CA"
+    EXPIRED = "the client's certificate is not accepted: {detail}"
+    WRONG_NAME = "the client's certificate is for another name"
+    UNVERIFIED = "the client's certificate cannot be verified: {detail}"
+    OTHER = "{detail}"
+
+
+# OpenSSL's names. Those of the peer's alerts (RFC 8446 section 6.2) stand here without the version
+# that OpenSSL puts before them. The first one is that of `NoTLS`.
 _REASONS = {
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate from the client",
-    "WRONG_VERSION_NUMBER": "the client spoke no TLS",
-    "RECORD_LAYER_FAILURE": "the client spoke no TLS",
-    "PACKET_LENGTH_TOO_LONG": "the client spoke no TLS",
-    "HTTP_REQUEST": "the client spoke no TLS, but HTTP",
-    "HTTPS_PROXY_REQUEST": "the client spoke no TLS, but HTTP",
-    "UNEXPECTED_EOF_WHILE_READING": "closed during the handshake",
-    "UNSUPPORTED_PROTOCOL": "no TLS version in common",
-    "ALERT_PROTOCOL_VERSION": "no TLS version in common",
-    "NO_SHARED_CIPHER": "no cipher in common",
-    "ALERT_HANDSHAKE_FAILURE": "no cipher in common",
-    "ALERT_UNKNOWN_CA": f"the client does not accept this server's certificate: {_UNKNOWN_CA}",
-    "ALERT_BAD_CERTIFICATE": "the client does not accept this server's certificate",
-    "ALERT_CERTIFICATE_UNKNOWN": "the client does not accept this server's certificate",
-    "ALERT_CERTIFICATE_EXPIRED": "the client does not accept this server's certificate: expired",
+    "NO_TLS": Reason.NOT_TLS,
+    "WRONG_VERSION_NUMBER": Reason.NOT_TLS,
+    "RECORD_LAYER_FAILURE": Reason.NOT_TLS,
+    "PACKET_LENGTH_TOO_LONG": Reason.NOT_TLS,
+    "HTTP_REQUEST": Reason.HTTP,
+    "HTTPS_PROXY_REQUEST": Reason.HTTP,
+    "UNEXPECTED_EOF_WHILE_READING": Reason.CLOSED,
+    "UNSUPPORTED_PROTOCOL": Reason.VERSION,
+    "ALERT_PROTOCOL_VERSION": Reason.VERSION,
+    "NO_SHARED_CIPHER": Reason.CIPHER,
+    "ALERT_HANDSHAKE_FAILURE": Reason.CIPHER,
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": Reason.CERTIFICATE_REQUIRED,
+    "ALERT_CERTIFICATE_REQUIRED": Reason.CERTIFICATE_REQUIRED,
+    "ALERT_UNKNOWN_CA": Reason.REJECTED_CA,
+    "ALERT_CERTIFICATE_EXPIRED": Reason.REJECTED_DATE,
+    "ALERT_BAD_CERTIFICATE": Reason.REJECTED,
+    "ALERT_UNSUPPORTED_CERTIFICATE": Reason.REJECTED,
+    "ALERT_CERTIFICATE_REVOKED": Reason.REJECTED,
+    "ALERT_CERTIFICATE_UNKNOWN": Reason.REJECTED,
+    "ALERT_ACCESS_DENIED": Reason.REJECTED,
 }
 
-# X509_V_ERR_* of OpenSSL's x509_vfy.h, all of them ways of not leading to a CA that is trusted.
-_UNKNOWN_CA_CODES = frozenset({2, 18, 19, 20, 21})
+# X509_V_ERR_* of OpenSSL's x509_vfy.h; the ssl module has no names for them.
+_VERIFY_REASONS = {
+    2: Reason.UNTRUSTED,  # the issuer's certificate is missing
+    18: Reason.UNTRUSTED,  # self-signed
+    19: Reason.UNTRUSTED,  # self-signed, at the end of the chain
+    20: Reason.UNTRUSTED,  # the issuer is not among the CAs here
+    21: Reason.UNTRUSTED,  # the chain is incomplete
+    9: Reason.EXPIRED,  # not yet valid
+    10: Reason.EXPIRED,  # no longer valid
+    62: Reason.WRONG_NAME,  # another host name
+    64: Reason.WRONG_NAME,  # another IP address
+}
 
 
 class BadCertificate(ValueError):
@@ -185,6 +223,28 @@ def unsent_alert(error: BaseException) -> bytes:
     return refusal.alert if isinstance(refusal, HandshakeRefused) else b""
 
 
+def reason_of(error: ssl.SSLError) -> Reason:
+    """Return why a handshake failed with `error`, for a client or for a server."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFY_REASONS.get(error.verify_code, Reason.UNVERIFIED)
+    name = _name_of(error)
+    _, is_alert, alert = name.partition("_ALERT_")
+    return _REASONS.get(f"ALERT_{alert}" if is_alert else name, Reason.OTHER)
+
+
+def words_of(error: ssl.SSLError) -> str:
+    """Return OpenSSL's own words for `error`, in one line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    name = _name_of(error)
+    return name.replace("_", " ").lower() if name else " ".join(str(error.strerror).split())
+
+
+def _name_of(error: ssl.SSLError) -> str:
+    """Return OpenSSL's name for `error`; "" for one of those for which Python has none."""
+    return getattr(error, "reason", None) or ""
+
+
 def describe_handshake_failure(error: BaseException) -> str:
     """Return in a few words, for the server's log, why the handshake with a client failed.
 
@@ -193,22 +253,11 @@ def describe_handshake_failure(error: BaseException) -> str:
     """
     while error.__cause__ is not None:  # Trio says *broken*, and what that came from says why
         error = error.__cause__
-    if isinstance(error, ssl.SSLCertVerificationError):
-        unknown = error.verify_code in _UNKNOWN_CA_CODES
-        why = _UNKNOWN_CA if unknown else error.verify_message
-        return f"the client's certificate is not accepted: {why}"
     if isinstance(error, ssl.SSLError):
-        return _reason(error)
+        return reason_of(error).value.format(detail=words_of(error))
     if isinstance(error, trio.TooSlowError):
         return "not finished in time"
     return "reset during the handshake"
-
-
-def _reason(error: ssl.SSLError) -> str:
-    reason = error.reason or str(error)  # OpenSSL's errors outnumber the names that Python knows
-    _, is_alert, alert = reason.partition("_ALERT_")
-    key = f"ALERT_{alert}" if is_alert else reason
-    return _REASONS.get(key, reason.replace("_", " ").lower())
 
 
 def _trusting(ca: Path | None) -> ssl.SSLContext:
@@ -254,7 +303,7 @@ def _bad_pair(cert: Path, keyed: Path, error: OSError) -> str:
     if error.reason == "KEY_VALUES_MISMATCH":
         return f"the key in {_named(keyed)} does not belong to the certificate in {_named(cert)}"
     if error.reason:
-        return f"cannot use the certificate in {_named(cert)}: {_reason(error)}"
+        return f"cannot use the certificate in {_named(cert)}: {words_of(error)}"
     if _holds_certificate(cert):
         return f"{_named(keyed)} holds no private key that can be used; PEM is expected"
     return f"{_named(cert)} holds no certificate that can be used; PEM is expected"

@@ -9,9 +9,12 @@ import enum
 import errno
 import os
 import socket
+import ssl
 from dataclasses import dataclass
 
 import trio
+
+from trio_upper.tls import Reason, reason_of, words_of
 
 
 @enum.unique
@@ -151,35 +154,21 @@ _LOOKUP_CAUSES = {
     socket.EAI_FAIL: Cause.NAME_SERVER,
 }
 
-# OpenSSL's names, those of the peer's alerts (RFC 8446 section 6) without the version before them.
-# The first one is that of `trio_upper.tls`.
 _TLS_CAUSES = {
-    "NO_TLS": Cause.TLS_NOT_SPOKEN,
-    "UNEXPECTED_EOF_WHILE_READING": Cause.TLS_CLOSED,
-    "UNSUPPORTED_PROTOCOL": Cause.TLS_VERSION,
-    "ALERT_PROTOCOL_VERSION": Cause.TLS_VERSION,
-    "ALERT_HANDSHAKE_FAILURE": Cause.TLS_REFUSED,
-    "ALERT_CERTIFICATE_REQUIRED": Cause.TLS_CERTIFICATE_WANTED,
-    "ALERT_UNKNOWN_CA": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_BAD_CERTIFICATE": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_UNSUPPORTED_CERTIFICATE": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_CERTIFICATE_REVOKED": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_CERTIFICATE_EXPIRED": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_CERTIFICATE_UNKNOWN": Cause.TLS_CERTIFICATE_REJECTED,
-    "ALERT_ACCESS_DENIED": Cause.TLS_CERTIFICATE_REJECTED,
-}
-
-# X509_V_ERR_* of OpenSSL's x509_vfy.h; the ssl module has no names for them.
-_VERIFY_CAUSES = {
-    2: Cause.TLS_UNTRUSTED,  # the issuer's certificate is missing
-    18: Cause.TLS_UNTRUSTED,  # self-signed
-    19: Cause.TLS_UNTRUSTED,  # self-signed, at the end of the chain
-    20: Cause.TLS_UNTRUSTED,  # the issuer is not among the CAs here
-    21: Cause.TLS_UNTRUSTED,  # the chain is incomplete
-    9: Cause.TLS_EXPIRED,  # not yet valid
-    10: Cause.TLS_EXPIRED,  # no more valid
-    62: Cause.TLS_WRONG_NAME,  # another host name
-    64: Cause.TLS_WRONG_NAME,  # another IP address
+    Reason.NOT_TLS: Cause.TLS_NOT_SPOKEN,
+    Reason.HTTP: Cause.TLS_NOT_SPOKEN,
+    Reason.CLOSED: Cause.TLS_CLOSED,
+    Reason.VERSION: Cause.TLS_VERSION,
+    Reason.CIPHER: Cause.TLS_REFUSED,
+    Reason.CERTIFICATE_REQUIRED: Cause.TLS_CERTIFICATE_WANTED,
+    Reason.REJECTED: Cause.TLS_CERTIFICATE_REJECTED,
+    Reason.REJECTED_CA: Cause.TLS_CERTIFICATE_REJECTED,
+    Reason.REJECTED_DATE: Cause.TLS_CERTIFICATE_REJECTED,
+    Reason.UNTRUSTED: Cause.TLS_UNTRUSTED,
+    Reason.EXPIRED: Cause.TLS_EXPIRED,
+    Reason.WRONG_NAME: Cause.TLS_WRONG_NAME,
+    Reason.UNVERIFIED: Cause.TLS_UNVERIFIED,
+    Reason.OTHER: Cause.TLS_FAILED,
 }
 
 # Where a connection that was there breaks in other words than one that never came about.
@@ -305,20 +294,7 @@ def _transport_cause(error: BaseException, address: str = "") -> Cause:
 
 def _tls_cause(error: BaseException) -> Cause | None:
     """Return what an error of the ssl module means, None for any other error."""
-    if not _is_tls(error):
-        return None
-    code = getattr(error, "verify_code", None)
-    if code is not None:
-        return _VERIFY_CAUSES.get(code, Cause.TLS_UNVERIFIED)
-    reason = getattr(error, "reason", None) or ""
-    _, is_alert, alert = reason.partition("_ALERT_")
-    return _TLS_CAUSES.get(f"ALERT_{alert}" if is_alert else reason, Cause.TLS_FAILED)
-
-
-def _is_tls(error: BaseException) -> bool:
-    import ssl  # here, because a module about sentences shall not be what loads it
-
-    return isinstance(error, ssl.SSLError)
+    return _TLS_CAUSES[reason_of(error)] if isinstance(error, ssl.SSLError) else None
 
 
 def _root(error: BaseException) -> BaseException:
@@ -330,11 +306,10 @@ def _root(error: BaseException) -> BaseException:
 
 def _own_words(error: BaseException) -> str:
     """Return an error's own words in one line."""
-    words = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-    if isinstance(words, str):  # OpenSSL's, such as NO_SHARED_CIPHER
-        return words.replace("_", " ").lower()
+    if isinstance(error, ssl.SSLError):
+        return words_of(error)
     number: int = getattr(error, "errno", None) or 0
-    if number in errno.errorcode and not _is_tls(error):  # the ssl module has numbers of its own
+    if number in errno.errorcode:
         return os.strerror(number)  # the error's own text may repeat the address
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
