@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_upper.protocol import (
+    Responder,
     Uppercaser,
     full_notice,
     idle_notice,
@@ -115,6 +116,26 @@ def test_a_bytearray_is_as_good_as_bytes() -> None:
     """Both ways through the transform take what a stream may return."""
     assert Uppercaser().feed(bytearray(b"abc")) == b"ABC"
     assert Uppercaser().feed(bytearray("ä".encode())) == "Ä".encode()
+
+
+@given(st.lists(messages))
+def test_a_responder_answers_and_counts(pieces: list[bytes]) -> None:
+    """Its replies are those of the transform, and its counts are theirs."""
+    responder = Responder()
+    reply = b"".join([*(responder.answer(piece) for piece in pieces), responder.finish()])
+    assert reply == transform(pieces)
+    assert (responder.received, responder.replied) == (sum(map(len, pieces)), len(reply))
+    assert responder.line_open == (reply != b"" and not reply.endswith(b"\n"))
+
+
+def test_a_line_stays_as_it_is_while_a_code_point_is_cut() -> None:
+    """The bytes that are held back change nothing yet; at the end they open a line."""
+    responder = Responder()
+    assert responder.answer(b"x\n\xc3") == b"X\n"
+    assert responder.answer(b"") == b""
+    assert not responder.line_open
+    assert responder.finish() == b"\xc3"
+    assert responder.line_open
 
 
 @pytest.mark.parametrize(

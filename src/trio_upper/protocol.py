@@ -14,6 +14,8 @@ DEFAULT_PORT = 8746  # T-R-I-O on a phone's keypad
 # begins like this cannot be mistaken for a reply.
 NOTICE_PREFIX = b"trio-upper: "
 
+_NEWLINE = ord("\n")
+
 
 class Uppercaser:
     """The transform: bytes in, their upper case out, the same for any split of the input.
@@ -50,8 +52,42 @@ class Uppercaser:
         return held
 
 
+class Responder:
+    """The server's half of the protocol: each piece of the request in, its reply out.
+
+    It does no I/O, so that whoever has the bytes can call it: a task, or the poller.
+    """
+
+    __slots__ = ("_uppercaser", "line_open", "received", "replied")
+
+    def __init__(self) -> None:
+        self._uppercaser = Uppercaser()
+        #: Bytes of request that were answered.
+        self.received = 0
+        #: Bytes of reply to them.
+        self.replied = 0
+        #: Whether the reply stream is in the middle of a line.
+        self.line_open = False
+
+    def answer(self, data: bytes | bytearray) -> bytes | bytearray:
+        """Return the reply to `data`, which is empty while a code point is not whole."""
+        self.received += len(data)
+        reply = self._uppercaser.feed(data)
+        if reply:
+            self.replied += len(reply)
+            self.line_open = reply[-1] != _NEWLINE
+        return reply
+
+    def finish(self) -> bytes:
+        """Return the reply to the end of the request stream: what was held back, as it is."""
+        tail = self._uppercaser.finish()
+        self.replied += len(tail)
+        self.line_open = self.line_open or bool(tail)
+        return tail
+
+
 def full_notice(clients: int) -> bytes:
-    """Return the notice for a client that finds no place beside `clients` others."""
+    """Return the notice for a client that is refused because `clients` are connected."""
     return _notice(f"full, {clients} clients are connected; try again later")
 
 
@@ -70,10 +106,10 @@ def _notice(text: str) -> bytes:
 
 
 def read_notice(words: bytes) -> str | None:
-    r"""Return the notice in `words` as text without its line's end, or None if they are none.
+    r"""Return the notice in `words` as text without its line end, or None if there is none.
 
-    One ``\n`` before it is the one a server puts there when its last reply did not end a line.
-    Bytes that are not UTF-8 come back as U+FFFD: the text is for a person.
+    A server puts one ``\n`` before it when its last reply did not end a line. Bytes that are not
+    UTF-8 come back as U+FFFD: the text is for a person.
     """
     line, _, _ = words.removeprefix(b"\n").partition(b"\n")
     if not line.startswith(NOTICE_PREFIX):

@@ -24,7 +24,7 @@ from trio_upper.cli.main import main
 from trio_upper.cli.output import say
 from trio_upper.client.connect import Target
 from trio_upper.protocol import DEFAULT_PORT
-from trio_upper.server.server import Settings
+from trio_upper.server.server import ServerSettings
 
 CODE = 7
 """What each command returns here, and no usage error does."""
@@ -324,7 +324,7 @@ def test_serve_has_defaults(serving: Called) -> None:
     """They are those of the settings: there is no second set of them."""
     assert run("serve") == CODE
     settings, _ = serving.arguments
-    assert settings == Settings()
+    assert settings == ServerSettings()
     assert serving.options == {"arguments": []}
 
 
@@ -335,7 +335,7 @@ def test_serve_takes_every_option(serving: Called) -> None:
         *("--host", "::1", "--host=localhost", "--port", "0", "--max-clients", "5"),
         *("--idle-timeout", "1.5", "--write-timeout", "2", "--grace", "0"),
     )
-    assert serving.arguments[0] == Settings(
+    assert serving.arguments[0] == ServerSettings(
         hosts=("::1", "localhost"),
         port=0,
         max_clients=5,
@@ -353,7 +353,9 @@ def test_serve_takes_options_from_the_environment(
     monkeypatch.setenv("TRIO_UPPER_SERVE_PORT", "5")
     monkeypatch.setenv("TRIO_UPPER_SERVE_IDLE_TIMEOUT", "7")
     run("serve", "--port", "6")
-    assert serving.arguments[0] == Settings(hosts=("::1", "localhost"), port=6, idle_timeout=7)
+    assert serving.arguments[0] == ServerSettings(
+        hosts=("::1", "localhost"), port=6, idle_timeout=7
+    )
 
 
 @pytest.mark.parametrize(
@@ -412,7 +414,7 @@ def test_the_words_are_those_of_the_process_where_no_others_are_given(
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == CODE
-    assert serving.arguments[0] == Settings(port=0)
+    assert serving.arguments[0] == ServerSettings(port=0)
     assert serving.options == {"arguments": ["--port", "0"]}
 
 

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import serve
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import Settings, Totals
+from trio_upper.server.server import ServerSettings, Totals
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -54,7 +54,7 @@ class Fake:
     speaks_tls = False
 
     def __init__(self, *, busy: bool = False, cut: int = 0, error: Exception | None = None) -> None:
-        self.settings: Settings | None = None
+        self.settings: ServerSettings | None = None
         self.told: list[str] = []
         self.totals = Totals(served=3, bytes_in=10, bytes_out=11)
         self.listening = LISTENING
@@ -63,7 +63,7 @@ class Fake:
         self._error = error
         self._over = trio.Event()
 
-    def make(self, settings: Settings, log: object) -> "Fake":
+    def make(self, settings: ServerSettings, log: object) -> "Fake":
         self.settings = settings
         return self
 
@@ -102,7 +102,7 @@ def run(
 ) -> int:
     """Run ``serve`` with `server` for the real one."""
     monkeypatch.setattr(serve, "Server", server.make)
-    return serve.run(Settings(), cast("FilteringBoundLogger", log), arguments=arguments)
+    return serve.run(ServerSettings(), cast("FilteringBoundLogger", log), arguments=arguments)
 
 
 def raising(*numbers: signal.Signals) -> Callable[[], object]:
@@ -245,7 +245,7 @@ def test_a_real_server_is_stopped_while_it_looks_a_name_up(
     """By the first signal, at once, however long the name server takes."""
     monkeypatch.setattr(trio.socket, "getaddrinfo", look_up_for_ever)
     log = Log()
-    settings = Settings(hosts=("example.lan",), port=0)
+    settings = ServerSettings(hosts=("example.lan",), port=0)
     assert serve.run(settings, cast("FilteringBoundLogger", log), arguments=[]) == 0
     assert capsys.readouterr() == ("", "")
     assert [event for _, event, _ in log.events] == ["stopping", "stopped"]
@@ -277,7 +277,7 @@ def test_a_real_server_serves_until_it_is_told_to_stop() -> None:
         signal.raise_signal(signal.SIGTERM)
 
     log = Log(listening=lambda: trio.lowlevel.spawn_system_task(talk))
-    assert serve.run(Settings(port=0), cast("FilteringBoundLogger", log)) == 0
+    assert serve.run(ServerSettings(port=0), cast("FilteringBoundLogger", log)) == 0
     assert b"".join(replies) == b"HI"
     assert log.events[-1] == (
         "info",

@@ -16,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_upper.cli import serve, supervise
 from trio_upper.cli.main import main
 from trio_upper.cli.supervise import share_out, worker_command
-from trio_upper.server.server import Settings
+from trio_upper.server.server import ServerSettings
 from trio_upper.server.supervisor import Order, Parent
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def run(
     """Run ``serve --workers 2`` with fakes."""
     monkeypatch.setattr(supervise, "WorkerProcess", making)
     return supervise.run(
-        Settings(port=0, **settings),
+        ServerSettings(port=0, **settings),
         cast("FilteringBoundLogger", log),
         shares=share_out(settings.get("max_clients", 1000), 2),
         words=["serve", "--port", "0"],
@@ -230,7 +230,7 @@ def test_more_workers_than_clients_are_refused() -> None:
 
 def test_a_worker_has_the_words_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for its share, and that it serves by itself, whatever the environment says."""
-    called: list[Settings] = []
+    called: list[ServerSettings] = []
     monkeypatch.setenv("TRIO_UPPER_SERVE_WORKERS", "5")
     monkeypatch.setenv("TRIO_UPPER_SERVE_MAX_CLIENTS", "6")
     monkeypatch.setattr(serve, "run", lambda settings, *_, **__: called.append(settings))
@@ -239,7 +239,7 @@ def test_a_worker_has_the_words_of_its_parent(monkeypatch: pytest.MonkeyPatch) -
     assert command[:3] == [sys.executable, "-m", "trio_upper"]
     with pytest.raises(SystemExit):
         main(command[3:])
-    assert called == [Settings(max_clients=4, grace=3)]
+    assert called == [ServerSettings(max_clients=4, grace=3)]
 
 
 # ------------------------------------------------------------------ the command line
@@ -250,11 +250,11 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the commands were called with."""
     calls: dict[str, Any] = {}
 
-    def alone(settings: Settings, _: object, **options: Any) -> int:
+    def alone(settings: ServerSettings, _: object, **options: Any) -> int:
         calls.update(options, settings=settings, count=1)
         return 7
 
-    def parent(settings: Settings, _: object, **options: Any) -> int:
+    def parent(settings: ServerSettings, _: object, **options: Any) -> int:
         calls.update(options, settings=settings, count=len(options["shares"]))
         return 8
 
@@ -383,7 +383,7 @@ def work(log: Log, tasks: Callable[[], object]) -> int:
 
     serve._serve = serving  # type: ignore[assignment]
     try:
-        return serve.run(Settings(), cast("FilteringBoundLogger", log), arguments=[])
+        return serve.run(ServerSettings(), cast("FilteringBoundLogger", log), arguments=[])
     finally:
         serve._serve = plain
 

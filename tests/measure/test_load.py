@@ -27,8 +27,7 @@ from trio_upper.measure.load import (
 )
 from trio_upper.measure.pinger import CLOSE_TIMEOUT, LARGEST_AT_ONCE, SMALLEST, Trouble
 from trio_upper.protocol import shutdown_notice
-from trio_upper.server.server import Server
-from trio_upper.server.server import Settings as ServerSettings
+from trio_upper.server.server import Server, ServerSettings
 from trio_upper.tls import client_context, server_context
 
 REPLY_TIMEOUT = 30.0

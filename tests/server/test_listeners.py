@@ -17,16 +17,16 @@ from trio_upper.server.listeners import (
     KEEPALIVE_INTERVAL,
     PORT_TRIES,
     CannotListen,
-    Place,
+    ListenAddress,
     Serve,
     explain,
-    find_places,
     listen,
+    resolve_hosts,
 )
 
 # All of 127.0.0.0/8 is this machine (RFC 1122), and at these addresses nobody else listens.
-HERE = Place("127.87.46.1", "127.87.46.1")
-HERE_TOO = Place("127.87.46.2", "127.87.46.2")
+HERE = ListenAddress("127.87.46.1", "127.87.46.1")
+HERE_TOO = ListenAddress("127.87.46.2", "127.87.46.2")
 NO_FAMILY = OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
 NO_ADDRESS = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 IN_USE = OSError(errno.EADDRINUSE, "Address already in use")
@@ -59,7 +59,7 @@ class Fake:
 
 @asynccontextmanager
 async def listening_on(
-    serve: Serve, places: list[Place], port: int = 0
+    serve: Serve, places: list[ListenAddress], port: int = 0
 ) -> AsyncGenerator[Sequence[tuple[str, int]]]:
     """Listen inside the block; give the addresses and ports."""
     with trio.fail_after(TIMEOUT_SECONDS):
@@ -68,7 +68,7 @@ async def listening_on(
             nursery.cancel_scope.cancel()
 
 
-async def refusal(serve: Serve, places: list[Place], port: int = 0) -> str:
+async def refusal(serve: Serve, places: list[ListenAddress], port: int = 0) -> str:
     """Return why `places` cannot be listened on."""
     with pytest.RaisesGroup(CannotListen, allow_unwrapped=True, flatten_subgroups=True) as caught:
         async with listening_on(serve, places, port):
@@ -92,12 +92,12 @@ async def occupied(address: str, port: int = 0) -> AsyncGenerator[int]:
 
 async def test_an_address_is_its_own_place() -> None:
     """Numeric addresses stay as they are; brackets, as in a URL, go."""
-    assert await find_places(["127.87.46.1", "[127.87.46.2]"]) == [HERE, HERE_TOO]
+    assert await resolve_hosts(["127.87.46.1", "[127.87.46.2]"]) == [HERE, HERE_TOO]
 
 
 async def test_each_address_is_listened_on_once() -> None:
     """Two names for the same address are one place, by the first name."""
-    assert await find_places(["127.87.46.1", "127.87.46.1"]) == [HERE]
+    assert await resolve_hosts(["127.87.46.1", "127.87.46.1"]) == [HERE]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_a_wildcard_stands_for_the_addresses_of_its_family(
     hosts: list[str], addresses: list[str]
 ) -> None:
     """Both cannot be opened on one port, wherever they stand; the other family has its own."""
-    assert [place.address for place in await find_places(hosts)] == addresses
+    assert [place.address for place in await resolve_hosts(hosts)] == addresses
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -152,10 +152,10 @@ async def test_a_name_is_a_place_for_each_of_its_addresses() -> None:
     """Each keeps the name, to tell whether it was asked for; a scope stays with its address."""
     trio.socket.set_custom_hostname_resolver(Resolver())
     loopback = socket.if_indextoname(1)
-    assert await find_places(["two.example"]) == [
-        Place("two.example", "::1"),
-        Place("two.example", f"fe80::1%{loopback}"),
-        Place("two.example", "127.87.46.1"),
+    assert await resolve_hosts(["two.example"]) == [
+        ListenAddress("two.example", "::1"),
+        ListenAddress("two.example", f"fe80::1%{loopback}"),
+        ListenAddress("two.example", "127.87.46.1"),
     ]
 
 
@@ -164,7 +164,7 @@ async def test_a_name_that_nobody_knows_is_explained(name: str) -> None:
     """Also one that could not even be asked for, because it is too long, or empty."""
     trio.socket.set_custom_hostname_resolver(Resolver())
     with pytest.raises(CannotListen) as caught:
-        await find_places([name])
+        await resolve_hosts([name])
     assert str(caught.value) == (
         f"cannot listen on {name!r}: no such name or address; "
         "write an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
@@ -241,7 +241,7 @@ async def test_another_port_is_tried_only_where_that_can_help(port: int) -> None
 
 async def test_an_address_of_another_machine_is_explained() -> None:
     """The operator meant an address of this machine (192.0.2.0/24 is nobody's, RFC 5737)."""
-    text = await refusal(SERVE, [Place("192.0.2.1", "192.0.2.1")])
+    text = await refusal(SERVE, [ListenAddress("192.0.2.1", "192.0.2.1")])
     assert text == (
         "cannot listen on 192.0.2.1 port 0: this machine has no such address; "
         "0.0.0.0 and :: stand for all that it has"
@@ -289,7 +289,7 @@ async def test_ipv6_that_is_switched_off_is_no_error_unless_asked_for(
     error: OSError, host: str
 ) -> None:
     """An address that came with a name, or with the wildcard, is left out; the others serve."""
-    gone = Place(host, "::1" if host == "localhost" else host)
+    gone = ListenAddress(host, "::1" if host == "localhost" else host)
     fake = Fake({gone.address: error})
     for places in ([HERE, gone], [gone, HERE]):
         async with listening_on(fake, places) as opened:
@@ -307,13 +307,13 @@ async def test_ipv6_that_is_switched_off_is_an_error_where_it_was_asked_for_by_n
     error: OSError, why: str
 ) -> None:
     """Whoever wrote ::1 meant it, and a server that runs without it would be a surprise."""
-    text = await refusal(Fake({"::1": error}), [HERE, Place("::1", "::1")], 8746)
+    text = await refusal(Fake({"::1": error}), [HERE, ListenAddress("::1", "::1")], 8746)
     assert text.endswith(why)
 
 
 async def test_with_nothing_to_listen_on_the_server_does_not_start() -> None:
     """What could have been left out beside another address is an error when it stands alone."""
-    text = await refusal(Fake({"::": NO_FAMILY}), [Place("::", "::")], 8746)
+    text = await refusal(Fake({"::": NO_FAMILY}), [ListenAddress("::", "::")], 8746)
     assert text == (
         "cannot listen on :: port 8746: this machine has IPv6 switched off; use an IPv4 address"
     )
@@ -322,14 +322,14 @@ async def test_with_nothing_to_listen_on_the_server_does_not_start() -> None:
 async def test_another_error_is_an_error_whatever_the_address() -> None:
     """Only that IPv6 is switched off excuses an address."""
     fake = Fake({"::1": OSError(errno.EACCES, "Permission denied")})
-    text = await refusal(fake, [HERE, Place("localhost", "::1")], 80)
+    text = await refusal(fake, [HERE, ListenAddress("localhost", "::1")], 80)
     assert "no permission; ports below 1024 are the administrator's" in text
 
 
 async def test_an_ipv4_address_is_never_dispensable() -> None:
     """Also not one that came with a name."""
     fake = Fake({"127.87.46.1": NO_ADDRESS})
-    assert "no such address" in await refusal(fake, [Place("localhost", "127.87.46.1")])
+    assert "no such address" in await refusal(fake, [ListenAddress("localhost", "127.87.46.1")])
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ async def test_an_ipv4_address_is_never_dispensable() -> None:
 )
 def test_what_goes_wrong_is_said_in_a_line(address: str, error: OSError, why: str) -> None:
     """What is known has its advice, and what is not has the system's words."""
-    text = str(explain(Place(address, address), 8746, error))
+    text = str(explain(ListenAddress(address, address), 8746, error))
     assert text.startswith(f"cannot listen on {address} port 8746: ")
     assert why in text
     assert "\n" not in text

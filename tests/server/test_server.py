@@ -26,7 +26,7 @@ from trio_upper.server.server import (
     LINGERING,
     LONGEST_TICK,
     Server,
-    Settings,
+    ServerSettings,
     Totals,
     peer_name,
 )
@@ -42,7 +42,7 @@ class Running:
     def __init__(self, **settings: Any) -> None:
         self.events = CapturingLogger()
         log = structlog.wrap_logger(self.events, processors=[])
-        self.server = Server(Settings(port=0, **settings), log)
+        self.server = Server(ServerSettings(port=0, **settings), log)
         self.addresses: list[tuple[str, int]] = []
         self.totals: Totals | None = None
         self.stopped_at: float | None = None
@@ -112,9 +112,9 @@ async def ask(client: trio.abc.Stream, message: bytes) -> bytes:
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
-    """Settings are checked where they are made."""
+    """ServerSettings are checked where they are made."""
     with pytest.raises(ValueError, match=words):
-        Settings(**settings)
+        ServerSettings(**settings)
 
 
 async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> None:
@@ -136,11 +136,25 @@ async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> N
     assert gone == {"client": 1, "peer": here, "end": End.EOF, "received": 7, "sent": 7}
 
 
+async def test_without_a_log_it_is_silent() -> None:
+    """A server inside somebody's program serves, and keeps its events to itself."""
+    server = Server(ServerSettings(port=0, max_clients=1))
+    with trio.fail_after(TIMEOUT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            [address] = await nursery.start(server.run)
+            async with await trio.open_tcp_stream(*address) as client:
+                assert await ask(client, b"hi") == b"HI"
+                async with await trio.open_tcp_stream(*address) as surplus:
+                    assert await receive_all(surplus) == full_notice(1)
+            server.drain()
+    assert (server.totals.served, server.totals.refused) == (1, 1)
+
+
 async def test_a_taken_port_cannot_be_listened_on() -> None:
     """Why it cannot listen escapes, for whoever started it."""
     async with running() as served:
         [(_, port)] = served.addresses
-        second = Server(Settings(port=port), structlog.wrap_logger(CapturingLogger()))
+        second = Server(ServerSettings(port=port), structlog.wrap_logger(CapturingLogger()))
         with pytest.RaisesGroup(
             pytest.RaisesExc(CannotListen, match="in use"), flatten_subgroups=True
         ):
@@ -345,7 +359,7 @@ async def test_a_server_that_is_stopped_before_it_listens_reports_no_address(
     """It returns at once, does not wait for the name server, and has nothing to say."""
     trio.socket.set_custom_hostname_resolver(Unhurried())
     events = CapturingLogger()
-    settings = Settings(hosts=("localhost",), port=0)
+    settings = ServerSettings(hosts=("localhost",), port=0)
     server = Server(settings, structlog.wrap_logger(events, processors=[]))
 
     async def stop_it() -> None:
@@ -365,7 +379,7 @@ async def test_a_server_that_is_stopped_before_it_listens_reports_no_address(
 
 async def test_a_server_that_is_stopped_before_it_listens_returns_its_totals() -> None:
     """Like any other."""
-    server = Server(Settings(port=0), structlog.wrap_logger(CapturingLogger()))
+    server = Server(ServerSettings(port=0), structlog.wrap_logger(CapturingLogger()))
     server.drain()
     with trio.fail_after(TIMEOUT_SECONDS):
         assert await server.run() == Totals()
@@ -430,8 +444,8 @@ async def test_a_peer_is_named_by_address_and_port() -> None:
 def test_a_server_with_a_certificate_speaks_tls(secured: ssl.SSLContext) -> None:
     """Whoever announces it has to know."""
     log = structlog.wrap_logger(CapturingLogger())
-    assert Server(Settings(tls=secured), log).speaks_tls
-    assert not Server(Settings(), log).speaks_tls
+    assert Server(ServerSettings(tls=secured), log).speaks_tls
+    assert not Server(ServerSettings(), log).speaks_tls
 
 
 @pytest.fixture

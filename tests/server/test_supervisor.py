@@ -24,7 +24,7 @@ from trio_upper.server.listeners import (
     CannotListen,
     Shared,
 )
-from trio_upper.server.server import Server, Settings, Totals
+from trio_upper.server.server import Server, ServerSettings, Totals
 from trio_upper.server.supervisor import (
     FIRST_INHERITED,
     FIRST_PAUSE,
@@ -158,7 +158,7 @@ async def adopting(count: int = 1, **settings: Any) -> AsyncGenerator[list[Serve
             for _ in range(count):
                 copy = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
                 log = structlog.wrap_logger(CapturingLogger(), processors=[])
-                server = Server(Settings(inherited=(copy,), **settings), log)
+                server = Server(ServerSettings(inherited=(copy,), **settings), log)
                 assert await nursery.start(server.run) == [bound.getsockname()]
                 servers.append(server)
             yield servers
@@ -190,7 +190,7 @@ async def test_a_server_that_was_stopped_before_closes_them_too() -> None:
     with listening() as bound:
         copy = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
         log = structlog.wrap_logger(CapturingLogger(), processors=[])
-        server = Server(Settings(inherited=(copy,)), log)
+        server = Server(ServerSettings(inherited=(copy,)), log)
         server.drain()
         assert await server.run() == Totals()
         assert copy.socket.fileno() == -1

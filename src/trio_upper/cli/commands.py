@@ -141,7 +141,7 @@ def serve(
     """  # noqa: D301 - click wants the character, not two
     from trio_upper.cli import serve as command
     from trio_upper.cli.log import open_log
-    from trio_upper.server.server import Settings
+    from trio_upper.server.server import ServerSettings
 
     tls = None
     if tls_cert:
@@ -152,7 +152,7 @@ def serve(
     elif tls_key or tls_client_ca:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     leave_listeners_alone("host", "port")
-    told = Settings(hosts=host, tls=tls, **settings)
+    told = ServerSettings(hosts=host, tls=tls, **settings)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
     if (count := workers or len(os.sched_getaffinity(0))) == 1:
         with open_log(log_format, log_level) as log:

@@ -13,7 +13,7 @@ from trio_upper.cli.announcement import announce, own_addresses
 from trio_upper.cli.output import say, sole_error
 from trio_upper.cli.signals import not_ignored
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import Server, Settings
+from trio_upper.server.server import Server, ServerSettings
 from trio_upper.server.supervisor import Order, Parent, inherited
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    settings: Settings, log: "FilteringBoundLogger", *, arguments: Sequence[str] | None = None
+    settings: ServerSettings, log: "FilteringBoundLogger", *, arguments: Sequence[str] | None = None
 ) -> int:
     """Serve until a signal says stop.
 

@@ -13,7 +13,7 @@ from trio_upper.cli.output import say, sole_error
 from trio_upper.cli.serve import obey, tell
 from trio_upper.cli.signals import not_ignored
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import Settings
+from trio_upper.server.server import ServerSettings
 from trio_upper.server.supervisor import (
     CannotStart,
     Hold,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    settings: Settings,
+    settings: ServerSettings,
     log: "FilteringBoundLogger",
     *,
     shares: Sequence[int],

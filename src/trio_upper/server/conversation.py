@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from trio_upper.protocol import Uppercaser
+from trio_upper.protocol import Responder
 
 # How long, in seconds, a notice may take to go out and the client to end its side after it.
 FAREWELL = 1.0
@@ -21,9 +21,6 @@ FAREWELL = 1.0
 # Before a quiet client is told goodbye there is one more look at what has just come in, this long
 # in seconds: enough to read what the kernel has, far less than a person notices.
 LAST_LOOK = 0.01
-
-
-NEWLINE = ord("\n")
 
 
 class End(enum.StrEnum):
@@ -64,16 +61,14 @@ class Conversation:
         "_delivered",
         "_end",
         "_interrupted",
-        "_line_open",
         "_mark",
         "_notice",
+        "_responder",
         "_scope",
         "_since",
         "_stream",
-        "_transform",
         "_writing",
         "noticed",
-        "received",
         "sent",
     )
 
@@ -82,21 +77,23 @@ class Conversation:
     ) -> None:
         self._stream = stream
         self._delivered = delivered
-        self._transform = Uppercaser()
+        self._responder = Responder()
         self._end = End.EOF
         self._notice = b""
         self._interrupted = False
         self._writing = False
-        self._line_open = False
         self._mark = 0
         self._since = trio.current_time()
         self._scope = trio.CancelScope()
-        #: Bytes that came from the client.
-        self.received = 0
         #: Bytes of reply that the stream took.
         self.sent = 0
         #: Whether the client was told goodbye: nothing is lost when it is cut now.
         self.noticed = False
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the client."""
+        return self._responder.received
 
     async def run(self) -> End:
         """Answer until the client ends its side, or until it has been quiet or stuck for too long.
@@ -150,16 +147,14 @@ class Conversation:
         Interrupted with a message in hand, for it came in the same instant, return the message: it
         is answered under a new scope, for in a cancelled one the reply would be lost.
         """
-        stream, feed = self._stream, self._transform.feed
+        stream, answer = self._stream, self._responder.answer
         self._interrupted = False
         while True:
-            self.received += len(data)
-            if reply := feed(data):
+            if reply := answer(data):
                 self._writing = True
                 await stream.send_all(reply)
                 self._writing = False
                 self.sent += len(reply)
-                self._line_open = reply[-1] != NEWLINE
             data = await stream.receive_some()
             if not data:
                 await self._finish()
@@ -170,7 +165,7 @@ class Conversation:
     async def _finish(self) -> None:
         """Answer the end: what was held back of a last character goes back as it is."""
         self._end, self._notice = End.EOF, b""
-        tail = self._transform.finish()
+        tail = self._responder.finish()
         if tail:
             self._writing = True
             await self._stream.send_all(tail)
@@ -183,7 +178,7 @@ class Conversation:
 
     async def _say_goodbye(self) -> None:
         with trio.move_on_after(FAREWELL):
-            await self._stream.send_all(b"\n" * self._line_open + self._notice)
+            await self._stream.send_all(b"\n" * self._responder.line_open + self._notice)
             self.noticed = True
             await end_and_discard(self._stream)
 

@@ -33,7 +33,7 @@ class CannotListen(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenAddress:
     """One address to listen on; `host` is what the operator wrote for it."""
 
     host: str
@@ -49,16 +49,16 @@ class Place:
         return ":" in self.address and not asked_by_name and error.errno in _NO_SUCH_FAMILY
 
 
-async def find_places(hosts: Iterable[str]) -> list[Place]:
+async def resolve_hosts(hosts: Iterable[str]) -> list[ListenAddress]:
     """Resolve `hosts`, names or addresses, to the places to listen on, each once.
 
     Raises `CannotListen` for a name that nobody knows.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, ListenAddress] = {}
     for host in hosts:
         bare = host.removeprefix("[").removesuffix("]")
         for address in await _resolve(bare):
-            places.setdefault(address, Place(bare, address))
+            places.setdefault(address, ListenAddress(bare, address))
     return [place for place in places.values() if not _covered(place.address, places)]
 
 
@@ -96,7 +96,7 @@ class Serve(Protocol):
 
 async def listen(
     serve: Serve,
-    places: list[Place],
+    places: list[ListenAddress],
     port: int,
     *,
     task_status: trio.TaskStatus[list[tuple[str, int]]],
@@ -127,7 +127,7 @@ class _PortTaken(Exception):
 
 
 async def _open(
-    nursery: trio.Nursery, serve: Serve, places: list[Place], port: int
+    nursery: trio.Nursery, serve: Serve, places: list[ListenAddress], port: int
 ) -> list[tuple[str, int]]:
     opened: list[tuple[str, int]] = []
     left_out: list[CannotListen] = []
@@ -195,7 +195,7 @@ def keep_alive(listener: trio.socket.SocketType) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
 
 
-def explain(place: Place, port: int, error: OSError) -> CannotListen:
+def explain(place: ListenAddress, port: int, error: OSError) -> CannotListen:
     """Return, for a person, why `place` cannot be listened on at `port`."""
     match error.errno:
         case errno.EADDRINUSE:

@@ -10,20 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import trio
 
 from trio_upper import protocol
 from trio_upper.platform.descriptors import raise_descriptor_limit
 from trio_upper.server.conversation import FAREWELL, Conversation, End, Patience, part
-from trio_upper.server.listeners import Place, Shared, find_places, listen
+from trio_upper.server.listeners import ListenAddress, Shared, listen, resolve_hosts
 from trio_upper.server.poller import Readiness, TLSServerStream, TunedStream
 
 if TYPE_CHECKING:
     import ssl
-
-    from structlog.typing import FilteringBoundLogger
 
 HalfCloseable = trio.abc.HalfCloseableStream
 
@@ -51,7 +49,7 @@ SPARE_DESCRIPTORS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ServerSettings:
     """What a server is told.
 
     `port` 0 lets the system choose one port for all of `hosts`. Time-outs are in seconds:
@@ -90,12 +88,45 @@ class Totals:
     bytes_out: int = 0
 
 
+class Log(Protocol):
+    """What a server needs of a log: that of structlog, or one like it."""
+
+    def bind(self, **fields: Any) -> "Log":
+        """Return a log that adds `fields` to every event."""
+
+    def debug(self, event: str, **fields: Any) -> object:
+        """Log an event that helps to find a fault."""
+
+    def info(self, event: str, **fields: Any) -> object:
+        """Log an ordinary event."""
+
+    def warning(self, event: str, **fields: Any) -> object:
+        """Log an event that the operator should know of."""
+
+    def exception(self, event: str, **fields: Any) -> object:
+        """Log a bug, with the traceback of the exception at hand."""
+
+
+class SilentLog:
+    """A log that keeps nothing."""
+
+    def bind(self, **_: Any) -> Self:
+        """Return this one: no event has fields."""
+        return self
+
+    def debug(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    info = warning = exception = debug
+
+
 class Server:
     """One server. `run` it once; `drain` and `cut` stop it, from any task."""
 
-    def __init__(self, settings: Settings, log: "FilteringBoundLogger") -> None:
+    def __init__(self, settings: ServerSettings, log: Log | None = None) -> None:
+        """Without a `log`, the server is silent."""
         self._settings = settings
-        self._log = log
+        self._log: Log = log or SilentLog()
         self._places = settings.max_clients
         self._lingering_places = LINGERING
         self._readiness = Readiness()
@@ -180,11 +211,11 @@ class Server:
             background.cancel_scope.cancel()
         return self.totals
 
-    async def _find_places(self) -> list[Place]:
-        return [] if self._settings.inherited else await find_places(self._settings.hosts)
+    async def _find_places(self) -> list[ListenAddress]:
+        return [] if self._settings.inherited else await resolve_hosts(self._settings.hosts)
 
     async def _listen(
-        self, nursery: trio.Nursery, clients: trio.Nursery, places: list[Place]
+        self, nursery: trio.Nursery, clients: trio.Nursery, places: list[ListenAddress]
     ) -> list[tuple[str, int]]:
         if places:
             serve = partial(trio.serve_tcp, self._accept, handler_nursery=clients)
@@ -269,7 +300,7 @@ class Server:
         stream: HalfCloseable,
         transport: HalfCloseable,
         conversation: Conversation,
-        log: "FilteringBoundLogger",
+        log: Log,
     ) -> End:
         if not isinstance(stream, TLSServerStream):
             return await conversation.run()
@@ -280,7 +311,7 @@ class Server:
         return end
 
     async def _shake_hands(
-        self, stream: TLSServerStream, transport: HalfCloseable, log: "FilteringBoundLogger"
+        self, stream: TLSServerStream, transport: HalfCloseable, log: Log
     ) -> bool:
         """Return whether the client may go on; if not, it has been told, and so has the log."""
         from trio_upper.tls import alert_for, describe_handshake_failure

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
-from trio_upper.server.listeners import CannotListen, address_of, find_places, listen
+from trio_upper.server.listeners import CannotListen, address_of, listen, resolve_hosts
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -277,7 +277,7 @@ class Listeners:
         has it. Reports addresses and ports when all are open; `CannotListen` escapes.
         """
         if not self.open:
-            await listen(self._open, await find_places(hosts), port, task_status=task_status)
+            await listen(self._open, await resolve_hosts(hosts), port, task_status=task_status)
         try:
             task_status.started([address_of(listener) for listener in self.open])
             await trio.sleep_forever()
