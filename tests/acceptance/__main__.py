@@ -1,4 +1,4 @@
-"""Tries the gates: ``python -m gates``, from the project's folder.
+"""Tries the gates: ``python -m tests.acceptance``, from the project's folder.
 
 Linux, loopback and namespaces of its own only. At full size it takes several minutes, and wants a
 machine that does little else. The exit code is 1 if a promise is broken.
@@ -76,7 +76,7 @@ def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, with an option for each of the sizes."""
     parser = argparse.ArgumentParser(
-        prog="python -m gates",
+        prog="python -m tests.acceptance",
         description="See whether the program keeps its promises.",
         epilog="; ".join(f"{gate.number}: {gate.done(FULL)}" for gate in GATES.values()),
     )

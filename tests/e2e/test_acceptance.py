@@ -164,7 +164,7 @@ def test_the_driver_is_told_nonsense(words: list[str]) -> None:
 def test_the_driver_is_stopped(number: signal.Signals) -> None:
     """It ends by the signal, and nothing that it started is left."""
     heeding = ["env", "--default-signal=INT"]  # which a shell's & would have ignored
-    words = [*heeding, sys.executable, "-m", "gates", "--only", "8", "--souls", "2"]
+    words = [*heeding, sys.executable, "-m", "tests.acceptance", "--only", "8", "--souls", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:

@@ -49,12 +49,12 @@ from benchmarks.scenarios import (
 )
 from benchmarks.servers import OURS, YARDSTICK, Failed, Running, Server, free_port, running
 from benchmarks.targets import Target, all_targets, best_peer, cpu_us, rate
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 if sys.platform != "linux":
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
 ANYWHERE: Cores = frozenset()
-LIMIT_S = 10.0
 SHORT_S = 0.05
 
 NAMES = [
@@ -125,7 +125,7 @@ def script_server(script: str) -> Server:
 
 
 def ask(port: int, request: bytes, size: int) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as client:
         client.sendall(request)
         return client.makefile("rb").read(size)
 
@@ -377,7 +377,7 @@ def test_child_is_ended_with_its_own_children(monkeypatch: pytest.MonkeyPatch) -
         assert process.stdout.readline() == "started\n"
         assert len(members(process.pid)) == 2
     assert process.returncode == -signal.SIGKILL
-    assert wait_until(lambda: not members(process.pid), LIMIT_S)
+    assert wait_until(lambda: not members(process.pid), TIMEOUT_SECONDS)
 
 
 def test_cpu_seconds_see_a_busy_process() -> None:
@@ -478,10 +478,10 @@ def test_measure_counts_answered_messages(
     found = measure(streams, generator, work, SHORT_S)
     assert found.messages > work.connections
     assert sum(found.latency.values()) == found.messages
-    assert SHORT_S <= found.seconds < LIMIT_S
-    assert 0 < found.cpu < LIMIT_S
+    assert SHORT_S <= found.seconds < TIMEOUT_SECONDS
+    assert 0 < found.cpu < TIMEOUT_SECONDS
     assert 0 < found.load_cpu <= found.seconds * 1.1
-    assert 0 < found.latency_us(50) <= found.latency_us(99) < LIMIT_S * 1e6
+    assert 0 < found.latency_us(50) <= found.latency_us(99) < TIMEOUT_SECONDS * 1e6
 
 
 def test_measure_text(generator: Generator, built: dict[str, Server]) -> None:
@@ -562,9 +562,9 @@ def test_same_in_capitals_looks_at_every_byte(answer: bytes, same: bool) -> None
 def test_timed_program_must_end_well() -> None:
     """A program that fails, or does not end in time, has no time."""
     nothing = subprocess.DEVNULL
-    assert timed(["true"], ANYWHERE, LIMIT_S, nothing, nothing).seconds < LIMIT_S
+    assert timed(["true"], ANYWHERE, TIMEOUT_SECONDS, nothing, nothing).seconds < TIMEOUT_SECONDS
     with pytest.raises(Failed, match="ended with 1"):
-        timed(["false"], ANYWHERE, LIMIT_S, nothing, nothing)
+        timed(["false"], ANYWHERE, TIMEOUT_SECONDS, nothing, nothing)
     with pytest.raises(Failed, match="did not end within"):
         timed(["sleep", "60"], ANYWHERE, 0.01, nothing, nothing)
 
@@ -574,7 +574,7 @@ def test_file_through_nc_comes_back_in_capitals(streams: Running, tmp_path: Path
     if not nc_half_closes():
         pytest.skip("no nc with -N")
     through = pipe_cells(tmp_path, ANYWHERE, 1)[Cell(NC, "1 MB")]
-    assert 0 < through(streams).seconds < LIMIT_S
+    assert 0 < through(streams).seconds < TIMEOUT_SECONDS
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.in"]
 
 
@@ -633,13 +633,13 @@ def test_signal_ends_all_children(number: signal.Signals) -> None:
     with subprocess.Popen(
         [*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as driver:
-        assert wait_until(lambda: len(children(driver.pid)) == 2, LIMIT_S)
+        assert wait_until(lambda: len(children(driver.pid)) == 2, TIMEOUT_SECONDS)
         started = children(driver.pid)
         driver.send_signal(number)
         assert driver.stderr is not None
         assert b"Traceback" not in driver.stderr.read()
     assert driver.returncode == 128 + number
-    assert wait_until(lambda: not any(members(pid) for pid in started), LIMIT_S)
+    assert wait_until(lambda: not any(members(pid) for pid in started), TIMEOUT_SECONDS)
 
 
 def children(parent: int) -> list[int]:

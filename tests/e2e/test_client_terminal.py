@@ -13,7 +13,7 @@ import trio
 from tests.helpers import peers
 from tests.helpers.peers import peer
 from tests.helpers.program import LOCALHOST, serving
-from tests.helpers.streams import receive
+from tests.helpers.streams import receive, receive_all, receive_line
 from tests.helpers.terminals import (
     CTRL_C,
     CTRL_D,
@@ -26,10 +26,7 @@ from tests.helpers.terminals import (
     Terminal,
     terminal,
 )
-
-# What follows a signal, a key or the server's end at once does so in so many seconds: half a
-# second, and what a slow and busy machine adds.
-AT_ONCE = 2.0
+from tests.helpers.waiting import AT_ONCE_SECONDS
 
 # One line as it can be pasted by mistake: more than any buffer on its way holds, in bytes.
 LONG_LINE = 10_000_000
@@ -50,7 +47,7 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def at_prompt(port: int, *options: str, **environ: str) -> AsyncIterator[Terminal]:
-    """Somebody at the prompt of a client that is connected to *port*."""
+    """Somebody at the prompt of a client that is connected to `port`."""
     async with terminal("client", LOCALHOST, str(port), *options, environ=environ) as person:
         await person.sees(rf"connected to 127\.0\.0\.1 port {port}; Ctrl-D ends\s+")
         await person.sees(f"127.0.0.1:{port}>")
@@ -71,8 +68,8 @@ async def half_typed(person: Terminal) -> None:
 
 
 async def leaves(person: Terminal, code: int) -> None:
-    """See the client end with *code*, and the terminal as it was."""
-    with trio.fail_after(AT_ONCE):
+    """See the client end with `code`, and the terminal as it was."""
+    with trio.fail_after(AT_ONCE_SECONDS):
         assert await person.ends() == code
     assert person.sane
 
@@ -241,7 +238,7 @@ async def test_the_window_is_closed() -> None:
     async with peer(peers.upper) as port, at_prompt(port) as person:
         await half_typed(person)
         person.hang_up()  # the leader of the session gets the signal, and does not hand it on
-        with trio.fail_after(AT_ONCE):
+        with trio.fail_after(AT_ONCE_SECONDS):
             assert await person.ends() == -signal.SIGHUP
 
 
@@ -254,7 +251,7 @@ async def test_the_window_is_closed_at_the_offer(term: str) -> None:
     ):
         await person.sees(OFFER)
         person.hang_up()
-        with trio.fail_after(AT_ONCE):
+        with trio.fail_after(AT_ONCE_SECONDS):
             assert await person.ends() == -signal.SIGHUP
 
 
@@ -280,7 +277,7 @@ async def test_the_server_is_killed() -> None:
     async with serving() as server, at_prompt(server.port) as person:
         await converse(person)
         await half_typed(person)
-        with trio.fail_after(AT_ONCE):
+        with trio.fail_after(AT_ONCE_SECONDS):
             assert await server.stop(signal.SIGKILL) == -signal.SIGKILL
             await person.sees(r"trio-upper: the server closed the connection\s")
             await person.sees(r"trio-upper: not sent: 'half a line'\s")
@@ -314,9 +311,9 @@ async def test_unanswered_messages() -> None:
 
     async def script(stream: trio.abc.Stream) -> None:
         if later.is_set():
-            received.append(await peers.read_line(stream))
+            received.append(await receive_line(stream))
             await stream.send_all(received[-1].upper())
-            await peers.read_all(stream)
+            await receive_all(stream)
         else:
             await stream.send_all((await receive(stream, 48))[:6].upper())
             await peers.end(stream)
@@ -371,7 +368,7 @@ async def test_escape_sequences_in_a_reply() -> None:
     async def script(stream: trio.abc.Stream) -> None:
         await receive(stream, len(innocent) + 1)
         await stream.send_all(b"A" * 5000 + evil + b"\n")
-        await peers.read_all(stream)
+        await receive_all(stream)
 
     async with peer(script) as port, at_prompt(port) as person:
         await person.types(PASTE_START, innocent, PASTE_END, ENTER)

@@ -232,9 +232,9 @@ async def never_read(server: Server, files: Files) -> None:
 
 async def test_notices_come_over_tls(files: Files) -> None:
     """That of a full server, and that of one that has waited for long enough."""
-    options = (*files.serve, "--max-clients", "2", "--idle-timeout", "1")
+    options = (*files.serve, "--max-clients", "2", "--idle-timeout", "4")
     full = b"trio-upper: full, 2 clients are connected; try again later\n"
-    idle = b"trio-upper: closing, no message for 1 s\n"
+    idle = b"trio-upper: closing, no message for 4 s\n"
     async with (
         serving(*options) as server,
         await connect(server, files) as first,

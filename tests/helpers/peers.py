@@ -10,11 +10,15 @@ import trio
 
 from tests.helpers import certificates, program
 from tests.helpers.program import LOCALHOST
+from tests.helpers.streams import receive_all, receive_line
 from trio_upper.server.conversation import Conversation
 
 READ_BYTES = 65536
 
-Script = Callable[[trio.abc.Stream], Awaitable[None]]
+Script = Callable[[trio.abc.Stream], Awaitable[object]]
+
+# Between two bytes of a peer that drips.
+DRIP_SECONDS = 0.1
 
 # How many connections fill a backlog of 0: Linux takes one more than asked for, and some to spare.
 FILLERS = 3
@@ -28,10 +32,10 @@ async def peer(
     host: str = LOCALHOST,
     receive_buffer: int | None = None,
 ) -> AsyncIterator[int]:
-    """Have *script* talk to everybody who comes to the port that this yields.
+    """Run `script` for each client of the port that this yields, while the block runs.
 
-    The peer closes when its script returns. It is no matter to it that a client goes away.
-    *receive_buffer* bounds, in bytes, what it has taken and its script has not.
+    The peer closes a connection when its script returns, and ignores a client that goes away.
+    `receive_buffer` bounds, in bytes, what the system takes before the script does.
     """
 
     async def meet(transport: trio.SocketStream) -> None:
@@ -51,29 +55,15 @@ async def peer(
 
 
 def identity(*names: str) -> ssl.SSLContext:
-    """Return the TLS context of a peer that has a certificate for *names*, signed by ours."""
+    """Return the TLS context of a peer that has a certificate for `names`, signed by ours."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificates.issue(*names).configure_cert(context)
     return context
 
 
-async def read_all(stream: trio.abc.Stream) -> None:
-    """Take whatever comes, until it ends, so that a close is no reset."""
-    while await stream.receive_some(READ_BYTES):
-        pass
-
-
-async def read_line(stream: trio.abc.Stream) -> bytes:
-    """Take one line, or what there is of it at the end."""
-    line = b""
-    while not line.endswith(b"\n") and (byte := await stream.receive_some(1)):
-        line += byte
-    return line
-
-
 async def silent(stream: trio.abc.Stream) -> None:
     """Take everything, answer nothing, and do not close either."""
-    await read_all(stream)
+    await receive_all(stream)
     await trio.sleep_forever()
 
 
@@ -101,28 +91,28 @@ async def ours(stream: trio.abc.Stream) -> None:
 
 
 async def drip(stream: trio.abc.Stream) -> None:
-    """Answer ASCII text rightly, byte by byte, each a segment of its own."""
+    """Answer ASCII text correctly, byte by byte, each in a segment of its own."""
     while data := await stream.receive_some(READ_BYTES):
         for byte in bytes(data).upper():
             await stream.send_all(bytes([byte]))
-            await trio.sleep(0.001)
+            await trio.sleep(DRIP_SECONDS)
 
 
 def greeting(words: bytes) -> Script:
-    """Say *words* to whoever connects."""
+    """Say `words` to whoever connects."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await stream.send_all(words)
-        await read_all(stream)
+        await receive_all(stream)
 
     return script
 
 
-def answering(words: bytes, *, then: Script = read_all) -> Script:
-    """Say *words* to the first line that comes, whatever it is; go on as *then* does."""
+def answering(words: bytes, *, then: Script = receive_all) -> Script:
+    """Say `words` to the first line that comes, whatever it is; go on as `then` does."""
 
     async def script(stream: trio.abc.Stream) -> None:
-        await read_line(stream)
+        await receive_line(stream)
         await stream.send_all(words)
         await then(stream)
 
@@ -133,7 +123,7 @@ async def end(stream: trio.abc.Stream) -> None:
     """End the connection properly, and take what still comes."""
     assert isinstance(stream, trio.abc.HalfCloseableStream)
     await stream.send_eof()
-    await read_all(stream)
+    await receive_all(stream)
 
 
 async def reset(stream: trio.abc.Stream) -> None:
@@ -149,11 +139,11 @@ async def cut(stream: trio.abc.Stream) -> None:
     assert isinstance(stream, trio.SSLStream)
     assert isinstance(stream.transport_stream, trio.SocketStream)
     await stream.transport_stream.send_eof()
-    await read_all(stream.transport_stream)
+    await receive_all(stream.transport_stream)
 
 
 def when(event: trio.Event, script: Script) -> Script:
-    """Wait for *event*, then do as *script* does."""
+    """Wait for `event`, then do as `script` does."""
 
     async def later(stream: trio.abc.Stream) -> None:
         await event.wait()

@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from tests.helpers.peers import read_line
 from tests.helpers.program import command
+from tests.helpers.streams import receive_line
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
 ROWS, COLUMNS = 24, 80
@@ -92,7 +92,7 @@ class Terminal:
                 self._more = trio.Event()
 
     async def sees(self, pattern: str) -> re.Match[str]:
-        """Wait until *pattern* is shown after what was last seen; escape sequences do not count."""
+        """Wait until `pattern` is shown after what was last seen; escape sequences do not count."""
         with trio.move_on_after(TIMEOUT_SECONDS):
             while True:
                 text = self._unseen.decode(errors="surrogateescape")
@@ -103,7 +103,7 @@ class Terminal:
         raise AssertionError(f"{pattern!r} is not shown, but {self._unseen[-2000:]!r}")
 
     async def types(self, *keys: str) -> None:
-        """Type *keys*, or paste them, as fast as the terminal takes them."""
+        """Type `keys`, or paste them, as fast as the terminal takes them."""
         with trio.fail_after(TIMEOUT_SECONDS):
             await self._master.send_all("".join(keys).encode())
 
@@ -126,7 +126,7 @@ class Terminal:
 
     async def _report(self) -> bytes:
         with trio.fail_after(TIMEOUT_SECONDS):
-            return await read_line(self._control)
+            return await receive_line(self._control)
 
     def hang_up(self) -> None:
         """Close the terminal's window."""
@@ -154,10 +154,10 @@ async def terminal(
     prefix: Sequence[str] = (),
     size: tuple[int, int] = (ROWS, COLUMNS),
 ) -> AsyncIterator[Terminal]:
-    """Run ``trio-upper`` with *arguments* at a terminal of its own, for as long as the block lasts.
+    """Run ``trio-upper`` with `arguments` at a terminal of its own, for as long as the block lasts.
 
-    *environ* comes on top of the environment of the tests. *prefix* is a command that becomes
-    another one, as ``env`` does. *size* is that of the terminal, in rows and columns.
+    `environ` comes on top of the environment of the tests. `prefix` is a command that becomes
+    another one, as ``env`` does. `size` is that of the terminal, in rows and columns.
     """
     master, tty = os.openpty()
     ours, theirs = socket.socketpair()
@@ -180,7 +180,7 @@ async def terminal(
 def _start_leader(
     tty: int, control: int, words: Sequence[str], environ: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start the leader at *tty*, which is its alone from now on; *words* are the program."""
+    """Start the leader at `tty`, which is its alone from now on; `words` are the program."""
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", LEADER, str(control), *words],

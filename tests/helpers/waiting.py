@@ -11,6 +11,10 @@ TIMEOUT_SECONDS = 30.0
 # The same in virtual time, where waiting costs nothing.
 VIRTUAL_TIMEOUT_SECONDS = 10_000.0
 
+# What happens at once takes a tenth of a second, and on a busy machine some of them. Every timeout
+# that a program under test could have waited for instead is longer than this.
+AT_ONCE_SECONDS = 9.0
+
 # Between two checks of a condition that cannot be waited for.
 CHECK_SECONDS = 0.02
 
