@@ -1,9 +1,11 @@
-"""What the README shows of real runs: ``python -m docs``, from the project's folder, renews it.
+"""What the documentation shows of the program, and renews itself.
 
-Server and client run on two hosts with a cable between them, which are network namespaces with
-addresses for documentation. So each command stands in the README as it was run.
+`tools.reference` writes the tables that the program knows. `tools` itself (``python -m tools``,
+which is ``nox -s docs``) also runs the examples and draws the picture. For that server and client
+run on two hosts with a cable between them, which are network namespaces with addresses for
+documentation. So each command stands in the documentation as it was run.
 """
 
-from tests.acceptance import ROOT  # which makes the end-to-end tests' tools importable, too
+from pathlib import Path
 
-__all__ = ["ROOT"]
+ROOT = Path(__file__).parent.parent

@@ -1,6 +1,6 @@
-"""Renews the README's examples, its table of causes, and the picture: ``python -m docs``.
+"""Renews the documentation: tables, examples and the picture; ``python -m tools``.
 
-Needs root and ip(8) for the two hosts; without, only the table is renewed, and the exit code is 1.
+Needs root and ip(8) for the two hosts; without, only the tables are renewed; exit code 1.
 """
 
 import sys
@@ -10,17 +10,19 @@ import trio
 from tests.acceptance.gate import Skipped
 
 from tools import ROOT
-from tools.examples import renew_causes, renew_examples
+from tools.examples import PAGES, renew_examples
 from tools.picture import draw
+from tools.reference import generated
 
 
 def main(root: Path = ROOT) -> int:
-    """Write ``README.md`` and ``docs/picture.svg`` in `root` anew; return the exit code."""
-    readme = root / "README.md"
-    readme.write_text(renew_causes(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write README, ``docs`` and the picture below `root` anew; return the exit code."""
+    for page, text in generated(root).items():
+        page.write_text(text, encoding="utf-8")
     try:
         picture = trio.run(draw)
-        examples = trio.run(renew_examples, readme.read_text(encoding="utf-8"))
+        pages = [root / page for page in PAGES]
+        texts = trio.run(renew_examples, [page.read_text(encoding="utf-8") for page in pages])
     except* Skipped as skipped:
         sys.stderr.write(
             f"the examples and the picture stay as they are: {skipped.exceptions[0]}\n"
@@ -28,7 +30,8 @@ def main(root: Path = ROOT) -> int:
         return_code = 1
     else:
         (root / "docs" / "picture.svg").write_text(picture, encoding="utf-8")
-        readme.write_text(examples, encoding="utf-8")
+        for page, text in zip(pages, texts, strict=True):
+            page.write_text(text, encoding="utf-8")
         return_code = 0
     return return_code
 

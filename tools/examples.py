@@ -1,4 +1,4 @@
-"""The README's examples: each command is run as it stands there, and what it prints put below."""
+"""The documentation's examples: each command is run as it stands there, its output put below it."""
 
 import re
 import shlex
@@ -10,32 +10,29 @@ from tests.helpers.terminals import COLUMNS, CTRL_D, ENTER, ROWS
 
 from tools.screen import Screen
 from tools.stage import PROMPT, at_terminal, say, serving
-from trio_upper.client.failures import Cause
+
+PAGES = ("README.md", "docs/guide.md", "docs/troubleshooting.md")
+"""Where the examples are, from the project's folder."""
 
 EXAMPLE = re.compile(r"(```console\n\$ python -m trio_upper (.+)\n)(?:.*\n)*?(```\n)")
 
-CAUSES = re.compile(r"(\| it says \| check \|\n\|---\|---\|\n)(?:\|.*\n)*")
 
+async def renew_examples(texts: list[str]) -> list[str]:
+    """Return each of `texts` with what its examples print now.
 
-def renew_causes(readme: str) -> str:
-    """Return `readme` with the table of what stands in the way of a connection, as it is now."""
-    rows = (f"| {cause.words} | {cause.hint} |\n" for cause in Cause)
-    table = "".join(rows).replace("{detail}", "…")
-    return CAUSES.sub(lambda found: found[1] + table, readme)
-
-
-async def renew_examples(readme: str) -> str:
-    """Return `readme` with what its examples print now.
-
-    Error handling: `gates.gate.Skipped` escapes where there cannot be two hosts.
+    Error handling: `tests.acceptance.gate.Skipped` escapes where there cannot be two hosts.
     """
-    parts, end = [], 0
     async with two_hosts("examples") as (here, there):
-        for found in EXAMPLE.finditer(readme):
-            lines = await perform(shlex.split(found[2]), here, there)
-            parts += [readme[end : found.start()], found[1], "".join(f"{one}\n" for one in lines)]
-            end = found.start(3)
-    return "".join([*parts, readme[end:]])
+        return [await _renew(text, here, there) for text in texts]
+
+
+async def _renew(text: str, here: Host, there: Host) -> str:
+    parts, end = [], 0
+    for found in EXAMPLE.finditer(text):
+        lines = await perform(shlex.split(found[2]), here, there)
+        parts += [text[end : found.start()], found[1], "".join(f"{one}\n" for one in lines)]
+        end = found.start(3)
+    return "".join([*parts, text[end:]])
 
 
 async def perform(words: list[str], here: Host, there: Host) -> list[str]:
@@ -60,15 +57,14 @@ async def announce(words: list[str], here: Host) -> list[str]:
 
 async def converse(words: list[str], here: Host, there: Host) -> list[str]:
     """Return what a terminal shows of a conversation whose server stops, and comes back."""
-    async with at_terminal(there, *words) as person:
-        async with serving(here) as server:
-            await person.sees(PROMPT)
-            await say(person, "hello")
-            await server.stop()
+    async with serving(here) as server, at_terminal(there, *words) as person:
+        await person.sees(PROMPT)
+        await say(person, "hello")
+        await server.stop()
         await person.sees("Enter connects again")
         async with serving(here):
             await person.types(ENTER)
             await say(person, "Straße")
             await person.types(CTRL_D)
             await person.ends()
-    return Screen(bytes(person.raw), ROWS, COLUMNS).lines
+        return Screen(bytes(person.raw), ROWS, COLUMNS).lines

@@ -1,5 +1,6 @@
-"""The README's examples and its picture show what the program prints."""
+"""The documentation's examples and its picture show what the program prints."""
 
+import json
 import re
 import shutil
 import sys
@@ -8,14 +9,19 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from tests.helpers.program import run, serving
 from tools import ROOT
 from tools.__main__ import main
-from tools.examples import EXAMPLE
+from tools.examples import EXAMPLE, PAGES
+from tools.meanings import FIELDS
 
 if sys.platform != "linux":
     pytest.skip("two hosts need network namespaces", allow_module_level=True)
 
-PICTURE = Path("docs", "picture.svg")
+PICTURE = "docs/picture.svg"
+
+# Options that make a run with --json short.
+BRIEFLY = {"ping": ("--count", "1"), "bench": ("--seconds", "0.1")}
 
 # What differs between two runs: a unit with its number, a row of the histogram, a number.
 TIME = re.compile(r"\d+\.\d\d m?s\b")
@@ -37,23 +43,51 @@ def words(picture: str) -> str:
 def test_running_it_again_changes_nothing_but_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What ``python -m docs`` writes is what is there: ``nox -s docs`` helps if it is not."""
+    """What ``python -m tools`` writes is what is there: ``nox -s docs`` helps if it is not."""
     shutil.copy(ROOT / "README.md", tmp_path)
-    (tmp_path / "docs").mkdir()
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "RESULTS.md", tmp_path / "benchmarks")
     if main(tmp_path):
         pytest.skip(capsys.readouterr().err)
-    for file, shown in ((Path("README.md"), str), (PICTURE, words)):
+    for file in (*PAGES, PICTURE):
+        shown = words if file == PICTURE else str
         then, now = ((root / file).read_text(encoding="utf-8") for root in (ROOT, tmp_path))
         assert form(shown(now)) == form(shown(then))
 
 
-def test_every_example_is_run() -> None:
-    """All blocks of a terminal but those that install something; each has what it prints."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```console\n\$ (.+)\n(.*)", readme, flags=re.MULTILINE)
-    run = {f"python -m trio_upper {found[2]}" for found in EXAMPLE.finditer(readme)}
-    assert run == {command for command, _ in blocks if not command.startswith("pip install ")}
-    assert all(output != "```" for command, output in blocks if command in run)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_every_example_is_run(page: Path) -> None:
+    """All blocks of a terminal, by `tools.examples`; each has what it prints."""
+    assert_examples_are_run(page.read_text(encoding="utf-8"))
+
+
+def test_every_example_of_the_readme_is_run() -> None:
+    """But those that install something."""
+    assert_examples_are_run((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def assert_examples_are_run(text: str) -> None:
+    """Compare the blocks of a terminal in `text` with those that are run."""
+    blocks = re.findall(r"^```console\n\$ (.+)\n(.*)", text, flags=re.MULTILINE)
+    run_again = {f"python -m trio_upper {found[2]}" for found in EXAMPLE.finditer(text)}
+    assert run_again == {one for one, _ in blocks if not one.startswith("pip install ")}
+    assert all(output != "```" for one, output in blocks if one in run_again)
+
+
+def test_pages_with_examples_are_known() -> None:
+    """No page is left out of `PAGES`."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = {page for page in pages if EXAMPLE.search(page.read_text(encoding="utf-8"))}
+    assert found == {ROOT / page for page in PAGES}
+
+
+@pytest.mark.parametrize("command", FIELDS)
+async def test_json_has_the_documented_fields(command: str) -> None:
+    """In their order; ``tools/meanings.py`` says what they mean."""
+    async with serving() as server:
+        ended = await run(command, f"127.0.0.1:{server.port}", "--json", *BRIEFLY[command])
+    assert list(json.loads(ended.stdout)) == list(FIELDS[command])
 
 
 def test_other_words_are_seen() -> None:

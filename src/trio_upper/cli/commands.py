@@ -116,9 +116,17 @@ def cli() -> None:
     metavar="FILE",
     help="Demand a client certificate signed by a CA in FILE.",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text")
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info"
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="For people or for machines; always to standard error.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Leave out what is below.",
 )
 @click.pass_obj
 def serve(

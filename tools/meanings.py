@@ -1,0 +1,95 @@
+"""What the reference says that the code does not: events of the log, fields of JSON, exit codes.
+
+`tools.reference` checks that nothing is missing here, and nothing is left over.
+"""
+
+# Each event of the log: its fields in their order, and when it is logged.
+EVENTS: dict[str, tuple[list[str], str]] = {
+    "listening": (["address", "port"], "once for each address, as soon as it accepts"),
+    "client connected": (["client", "peer"], "`client` is its number in this process"),
+    "client gone": (
+        ["client", "peer", "received", "sent", "seconds", "end"],
+        (
+            "bytes each way, how long it was connected, and why it ended: `eof` (it closed), "
+            "`idle`, `stalled` (it took nothing of its reply), `reset`, `tls`, `shutdown`, `error`"
+        ),
+    ),
+    "client refused": (["peer", "end"], "`--max-clients` are connected; `end` is `full`"),
+    "client left before it read the refusal": (["peer", "why"], "a refused client hung up"),
+    "handshake failed": (["client", "peer", "reason"], "TLS; the client was not served"),
+    "client failed": (
+        ["client", "peer"],
+        "a bug, with its traceback; it ends this client alone",
+    ),
+    "fewer clients than asked for": (
+        ["max_clients", "asked", "descriptors"],
+        "the limit of open files does not allow `--max-clients`",
+    ),
+    "stopping": (["signal"], "the drain begins"),
+    "stopping at once": (["signal"], "a second signal: clients are cut"),
+    "stopped": (
+        ["served", "refused", "cut", "bytes_in", "bytes_out"],
+        "the last line; clients and bytes in all (a parent of workers: no fields)",
+    ),
+    "totals": (["served", "refused", "cut", "bytes_in", "bytes_out"], "on SIGUSR1"),
+    "worker started": (["worker", "pid"], "`worker` is its number, also in its own lines"),
+    "worker gone": (
+        ["worker", "how", "again_in"],
+        "a worker ended by itself; the next one starts in so many seconds",
+    ),
+    "worker killed": (["worker", "why"], "a worker that did not start, or did not end, in time"),
+    "parent gone": ([], "a worker whose parent was killed; it drains"),
+}
+
+# Each field of the JSON that a command prints with --json, and what it means.
+FIELDS: dict[str, dict[str, str]] = {
+    "ping": {
+        "host": "where to",
+        "port": "where to",
+        "size_bytes": "bytes of a message, with its newline",
+        "sent": "messages sent",
+        "answered": "right replies",
+        "wrong": "wrong replies",
+        "unanswered": "messages without a reply, and those that no connection could be made for",
+        "min_ms": "milliseconds; null if nothing was answered, as for all times",
+        "median_ms": "nearest rank, to 0.05 %, as for all percentiles",
+        "mean_ms": "",
+        "p99_ms": "",
+        "max_ms": "",
+        "reasons": "what went wrong, in words, and how often",
+    },
+    "bench": {
+        "host": "where to",
+        "port": "where to",
+        "clients": "connections",
+        "pipeline": "messages in flight on each",
+        "size_bytes": "bytes of a message, with its newline",
+        "seconds": "time measured",
+        "messages": "right replies in that time",
+        "wrong": "clients that got a wrong reply",
+        "failed_clients": "clients that stopped early",
+        "messages_per_s": "right replies each second",
+        "megabytes_per_s": "10^6 bytes of replies each second; as much goes the other way",
+        "min_ms": "milliseconds; null if nothing was answered, as for all times",
+        "p50_ms": "nearest rank, to 0.05 %, as for all percentiles",
+        "p90_ms": "",
+        "p99_ms": "",
+        "p99_9_ms": "",
+        "max_ms": "",
+        "reasons": "what went wrong, in words, and how often",
+    },
+}
+
+# Each exit code: what it means for `serve`, and for the commands that connect.
+EXIT_CODES: dict[str, tuple[str, str]] = {
+    "0": ("stopped, and no client was cut", "every reply came and was right"),
+    "1": ("clients had to be cut, or it could not start", "anything else"),
+    "2": ("usage error", "usage error"),
+    "129, 130, 141, 143": (
+        "-",
+        (
+            "ended by SIGHUP, by SIGINT or SIGTERM (`client`), by SIGPIPE as filters end "
+            r"(`\| head -1`)"
+        ),
+    ),
+}
