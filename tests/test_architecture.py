@@ -162,6 +162,54 @@ def test_a_library_has_one_room(library: str) -> None:
     assert users == USERS[library]
 
 
+# What one system has and another one lacks is asked for in `platform` alone: modules, and names.
+OF_ONE_SYSTEM = {"ctypes", "fcntl", "msvcrt", "resource", "termios", "tty", "winreg"}
+NAMES_OF_ONE_SYSTEM = {
+    *("sys.platform", "os.name", "sys.getwindowsversion"),
+    *("select.epoll", "select.kqueue", "select.poll", "select.PIPE_BUF"),
+    *("os.sched_getaffinity", "os.ttyname", "os.O_NONBLOCK", "os.O_NOCTTY", "os.fchmod"),
+    *("os.kill", "os.killpg", "os.tcgetpgrp", "os.getpgrp", "os.set_blocking"),
+    *("signal.SIGHUP", "signal.SIGPIPE", "signal.SIGUSR1", "signal.SIGQUIT", "signal.SIGBREAK"),
+    *("signal.SIGTSTP", "signal.SIGCONT", "signal.SIGTTOU", "signal.SIGCHLD", "signal.SIGALRM"),
+    *("signal.pthread_sigmask", "signal.set_wakeup_fd"),
+    *("socket.AF_UNIX", "socket.SOCK_SEQPACKET", "socket.MSG_DONTWAIT", "socket.EAI_ADDRFAMILY"),
+    *("socket.TCP_KEEPIDLE", "socket.TCP_KEEPALIVE", "socket.TCP_KEEPINTVL"),
+}
+FILES_OF_ONE_SYSTEM = ("/proc/", "/sys/", "/dev/")
+
+# Rooms from which this has not moved yet.
+TO_MOVE = {"cli", "client", "server", "stdio", "terminal"}
+
+
+def asked_of_one_system(tree: ast.Module) -> set[str]:
+    """Return what `tree` names that not every system has; words in docstrings do not count."""
+    found = {_top(name) for name in imported(tree)} & OF_ONE_SYSTEM
+    found |= imported(tree) & NAMES_OF_ONE_SYSTEM
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found |= {ast.unparse(node)} & NAMES_OF_ONE_SYSTEM
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {file for file in FILES_OF_ONE_SYSTEM if node.value.startswith(file)}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_what_one_system_has_is_asked_for_in_the_platform_room(name: str) -> None:
+    """A difference between systems has one place, and all other code runs on each of them."""
+    asked = asked_of_one_system(MODULES[name])
+    assert room(name) in {"platform", *TO_MOVE} or not asked
+
+
+def test_what_one_system_has_is_found_wherever_it_stands() -> None:
+    """As a module, as a name that was imported or not, as the name of a file."""
+    tree = ast.parse(
+        '"""Reads /proc/ with fcntl."""\n'
+        "def f():\n    import fcntl\n    from os import ttyname\n"
+        "    return open('/proc/self/fd'), sys.platform, signal.SIGINT\n"
+    )
+    assert asked_of_one_system(tree) == {"fcntl", "os.ttyname", "/proc/", "sys.platform"}
+
+
 def loaded_by(statement: str) -> set[str]:
     """Return the names of the modules that `statement` loads in a fresh interpreter."""
     program = f"""if True:

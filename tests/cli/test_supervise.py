@@ -260,7 +260,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(serve, "run", alone)
     monkeypatch.setattr(supervise, "run", parent)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5})
+    monkeypatch.setattr("trio_upper.platform.usable_cores", lambda: 3)
     return calls
 
 
@@ -287,7 +287,7 @@ def test_the_number_of_workers(
 
 def test_one_core_means_no_parent(called: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It would have nobody to share with."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr("trio_upper.platform.usable_cores", lambda: 1)
     assert exit_code("serve", "--workers", "0") == 7
 
 

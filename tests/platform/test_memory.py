@@ -13,7 +13,7 @@ PAGE = 4096
 
 PROGRAM = f"""
 import os, resource, sys, tempfile
-from trio_upper.platform.memory import reuse_large_blocks
+from trio_upper.platform import reuse_large_blocks
 
 if "reuse" in sys.argv:
     reuse_large_blocks({2 * ASKED})

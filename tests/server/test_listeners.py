@@ -13,8 +13,8 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.server import listeners as listening
 from trio_upper.server.listeners import (
-    KEEPALIVE_IDLE,
-    KEEPALIVE_INTERVAL,
+    KEEPALIVE_IDLE_SECONDS,
+    KEEPALIVE_INTERVAL_SECONDS,
     PORT_TRIES,
     CannotListen,
     ListenAddress,
@@ -266,7 +266,7 @@ async def test_an_accepted_connection_is_kept_alive() -> None:
         listening_on(partial(trio.serve_tcp, look), [HERE]) as [place],
         await trio.open_tcp_stream(*place),
     ):
-        assert await receive.receive() == [1, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, 1]
+        assert await receive.receive() == [1, KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, 1]
 
 
 # ------------------------------------------------------------------ without it

@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_upper.protocol import full_notice
 from trio_upper.server import server as server_module
 from trio_upper.server.listeners import (
-    KEEPALIVE_IDLE,
+    KEEPALIVE_IDLE_SECONDS,
     OTHERS_FIRST,
     CannotListen,
     Shared,
@@ -177,7 +177,7 @@ async def test_a_server_serves_on_inherited_listeners() -> None:
     async with adopting() as [server]:
         [listener] = server._settings.inherited
         options = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-        assert listener.socket.getsockopt(*options) == KEEPALIVE_IDLE
+        assert listener.socket.getsockopt(*options) == KEEPALIVE_IDLE_SECONDS
         async with await connect(server) as client:
             await client.send_all(b"hi")
             assert await client.receive_some() == b"HI"

@@ -17,7 +17,7 @@ from trio_upper.cli.signals import end_by, until_signal
 from trio_upper.client.connect import Target, connect
 from trio_upper.measure.histogram import draw, in_milliseconds
 from trio_upper.measure.load import Bench, Settings
-from trio_upper.platform.descriptors import raise_descriptor_limit
+from trio_upper.platform import raise_descriptor_limit
 from trio_upper.stdio.streams import Output, OutputClosed, OutputError, open_output
 
 if TYPE_CHECKING:

@@ -149,6 +149,7 @@ def serve(
     """  # noqa: D301 - click wants the character, not two
     from trio_upper.cli import serve as command
     from trio_upper.cli.log import open_log
+    from trio_upper.platform import usable_cores
     from trio_upper.server.server import ServerSettings
 
     tls = None
@@ -162,7 +163,7 @@ def serve(
     leave_listeners_alone("host", "port")
     told = ServerSettings(hosts=host, tls=tls, **settings)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
-    if (count := workers or len(os.sched_getaffinity(0))) == 1:
+    if (count := workers or usable_cores()) == 1:
         with open_log(log_format, log_level) as log:
             return command.run(told, log, arguments=arguments)
     from trio_upper.cli import supervise

@@ -9,7 +9,6 @@ nobody of these: `Unhurried` takes each line at once, and a thread writes it.
 import contextlib
 import io
 import os
-import select
 import sys
 import threading
 from collections import deque
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, TextIO
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+from trio_upper.platform import PIPE_ATOMIC_BYTES
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -92,7 +93,7 @@ class Unhurried(io.FileIO):
     def _next_lines(self) -> bytes:
         """Return as many lines as a pipe takes in one piece, for workers share it (pipe(7))."""
         lines = self._lines.popleft()
-        while self._lines and len(lines) + len(self._lines[0]) <= select.PIPE_BUF:
+        while self._lines and len(lines) + len(self._lines[0]) <= PIPE_ATOMIC_BYTES:
             lines += self._lines.popleft()
         return lines
 

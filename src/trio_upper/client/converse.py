@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from trio_upper.client.account import Account
-from trio_upper.platform.memory import reuse_large_blocks
+from trio_upper.platform import reuse_large_blocks
 
 # Large reads make a bulk transfer fast; a small message needs no more room for that.
 RECEIVE_BYTES = 1024 * 1024

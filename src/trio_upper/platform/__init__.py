@@ -1,1 +1,129 @@
-"""What differs between operating systems."""
+"""What differs between operating systems, and the only place that asks which one this is.
+
+`portable` is the contract: every name with its docstring, and with what it does where nothing
+better is known. `posix` has what Linux, macOS and the BSDs have in common, and `linux`, `bsd` and
+`windows` what each has of its own. The last import of a name below is the one that holds.
+"""
+
+import sys
+
+from trio_upper.platform.portable import (
+    CAN_WAIT,
+    EDGES,
+    HAS_WORKERS,
+    HUNG_UP,
+    OPEN_AT_ONCE,
+    OUTPUT_CLOSED,
+    PIPE_ATOMIC_BYTES,
+    READABLE,
+    REPORT_SIGNAL,
+    STOP_SIGNALS,
+    SUMMARY_SIGNAL,
+    UNLIMITED,
+    EdgePoller,
+    TerminalModes,
+    end_with,
+    forget_typed,
+    is_in_foreground,
+    is_open_for,
+    is_terminal,
+    keep_alive,
+    open_descriptors,
+    open_edge_poller,
+    quote_command,
+    raise_descriptor_limit,
+    reopen,
+    reuse_large_blocks,
+    set_terminal_modes,
+    silence_terminal,
+    state_folder,
+    suspend_job,
+    terminal_modes,
+    unacknowledged_bytes,
+    unblock,
+    usable_cores,
+    widen_pipe,
+)
+
+if sys.platform == "win32":
+    from trio_upper.platform.windows import (
+        STOP_SIGNALS,
+        end_with,
+        quote_command,
+        state_folder,
+    )
+else:
+    from trio_upper.platform.posix import (
+        CAN_WAIT,
+        HAS_WORKERS,
+        HUNG_UP,
+        OPEN_AT_ONCE,
+        OUTPUT_CLOSED,
+        PIPE_ATOMIC_BYTES,
+        REPORT_SIGNAL,
+        STOP_SIGNALS,
+        SUMMARY_SIGNAL,
+        end_with,
+        forget_typed,
+        is_in_foreground,
+        is_open_for,
+        open_descriptors,
+        raise_descriptor_limit,
+        set_terminal_modes,
+        silence_terminal,
+        state_folder,
+        suspend_job,
+        terminal_modes,
+        unblock,
+    )
+
+    if sys.platform == "linux":
+        from trio_upper.platform.linux import (
+            EDGES,
+            READABLE,
+            open_edge_poller,
+            reopen,
+            unacknowledged_bytes,
+            usable_cores,
+            widen_pipe,
+        )
+    else:
+        from trio_upper.platform.bsd import reopen, unacknowledged_bytes
+
+__all__ = [
+    "CAN_WAIT",
+    "EDGES",
+    "HAS_WORKERS",
+    "HUNG_UP",
+    "OPEN_AT_ONCE",
+    "OUTPUT_CLOSED",
+    "PIPE_ATOMIC_BYTES",
+    "READABLE",
+    "REPORT_SIGNAL",
+    "STOP_SIGNALS",
+    "SUMMARY_SIGNAL",
+    "UNLIMITED",
+    "EdgePoller",
+    "TerminalModes",
+    "end_with",
+    "forget_typed",
+    "is_in_foreground",
+    "is_open_for",
+    "is_terminal",
+    "keep_alive",
+    "open_descriptors",
+    "open_edge_poller",
+    "quote_command",
+    "raise_descriptor_limit",
+    "reopen",
+    "reuse_large_blocks",
+    "set_terminal_modes",
+    "silence_terminal",
+    "state_folder",
+    "suspend_job",
+    "terminal_modes",
+    "unacknowledged_bytes",
+    "unblock",
+    "usable_cores",
+    "widen_pipe",
+]

@@ -10,13 +10,15 @@ from typing import Protocol
 
 import trio
 
+from trio_upper.platform import keep_alive
+
 # With port 0 the system chooses one for the first address; it may be in use at the next one.
 PORT_TRIES = 20
 
 # A vanished peer (cable cut, power lost) is found although nothing is being sent to it: seconds of
 # silence after which the kernel asks whether it is still there, and seconds between two questions.
-KEEPALIVE_IDLE = 300
-KEEPALIVE_INTERVAL = 30
+KEEPALIVE_IDLE_SECONDS = 300
+KEEPALIVE_INTERVAL_SECONDS = 30
 
 # A process without a place for a client leaves it to others for so long, in seconds: enough for one
 # that is busy, and it can still refuse twenty in a second. Then it has a glance at the queue, which
@@ -143,7 +145,11 @@ async def _open(
                 raise explanation from error
             left_out.append(explanation)
             continue
-        keep_alive(listener.socket)
+        keep_alive(
+            listener.socket,
+            idle_seconds=KEEPALIVE_IDLE_SECONDS,
+            interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
+        )
         chosen = listener.socket.getsockname()[1]
         opened.append((place.address, chosen))
     if not opened:
@@ -171,7 +177,11 @@ class Shared(trio.abc.Listener[trio.SocketStream]):
         self._is_full = is_full
         #: The address and port listened on.
         self.address = address_of(listener)
-        keep_alive(listener.socket)
+        keep_alive(
+            listener.socket,
+            idle_seconds=KEEPALIVE_IDLE_SECONDS,
+            interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
+        )
 
     async def accept(self) -> trio.SocketStream:
         """Accept a connection, as `trio.SocketListener.accept` does."""
@@ -186,13 +196,6 @@ class Shared(trio.abc.Listener[trio.SocketStream]):
     async def aclose(self) -> None:
         """Close the listener."""
         await self._listener.aclose()
-
-
-def keep_alive(listener: trio.socket.SocketType) -> None:
-    """Have the kernel look after the connections of `listener`, which inherit it (tcp(7))."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
 
 
 def explain(place: ListenAddress, port: int, error: OSError) -> CannotListen:

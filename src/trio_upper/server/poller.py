@@ -7,18 +7,15 @@ Whoever uses `TunedStream` knows what is different, see there.
 """
 
 import contextlib
-import fcntl
 import operator
 import select
 import socket
-import struct
-import termios
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
-from trio_upper.platform.memory import reuse_large_blocks
+from trio_upper.platform import reuse_large_blocks, unacknowledged_bytes
 
 if TYPE_CHECKING:
     import ssl
@@ -276,13 +273,9 @@ class TunedStream(trio.abc.HalfCloseableStream):
     def delivered(self) -> int:
         """Return how many of the bytes sent the peer's system has acknowledged.
 
-        Where the system does not tell (SIOCOUTQ, tcp(7)), return how many our own has taken.
+        Where the system does not tell, return how many our own has taken.
         """
-        try:
-            queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
-        except OSError:
-            return self._taken
-        return self._taken - int(struct.unpack("i", queued)[0])
+        return self._taken - (unacknowledged_bytes(self._socket) or 0)
 
     def _translated(self, error: OSError) -> Exception:
         """Return what `trio.abc.Stream` has for an error of the socket."""

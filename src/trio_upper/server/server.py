@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import trio
 
 from trio_upper import protocol
-from trio_upper.platform.descriptors import raise_descriptor_limit
+from trio_upper.platform import raise_descriptor_limit
 from trio_upper.server.conversation import FAREWELL, Conversation, End, Patience, part
 from trio_upper.server.listeners import ListenAddress, Shared, listen, resolve_hosts
 from trio_upper.server.poller import Readiness, TLSServerStream, TunedStream

@@ -1,0 +1,77 @@
+"""What only Linux has; `portable` says what each name is."""
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from trio_upper.platform.portable import EdgePoller
+
+assert sys.platform == "linux"  # for the type checker
+
+READABLE = select.EPOLLIN
+EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+
+# From the kernel's Documentation/admin-guide/devices.txt: to open this one makes a new terminal.
+TERMINAL_MASTER = 5, 2
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cores() -> int:
+    """Return the cores of the affinity, or fewer if a cgroup (v2) has a quota of CPU time."""
+    cores: float = len(os.sched_getaffinity(0))
+    for quota in _quotas():
+        cores = min(cores, quota)
+    return max(1, int(cores))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the quotas of this process, in cores: a cgroup has those of all above it, too."""
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    for folder in (CGROUPS / own, *(CGROUPS / own).parents):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            yield int(quota) / int(period)  # "max" is no number
+
+
+def unacknowledged_bytes(sock: socket.socket) -> int | None:
+    """Ask SIOCOUTQ, see tcp(7); sandboxes such as gVisor refuse it."""
+    try:
+        queued = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return None
+    return int(struct.unpack("i", queued)[0])
+
+
+def open_edge_poller() -> EdgePoller | None:
+    return select.epoll()
+
+
+def reopen(fd: int, access: int) -> int | None:
+    """Open it through /proc, which fails if it belongs to another user (sudo: EACCES)."""
+    device = os.fstat(fd).st_rdev
+    if (os.major(device), os.minor(device)) == TERMINAL_MASTER:
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return None
+
+
+def widen_pipe(fd: int, size: int) -> None:
+    """Widen it unless it is no pipe, or the user has too many of them (pipe(7))."""
+    with suppress(OSError):
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < size:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)

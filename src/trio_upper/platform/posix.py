@@ -1,0 +1,136 @@
+"""What Linux, macOS and the BSDs have in common; `portable` says what each name is."""
+
+import fcntl
+import os
+import resource
+import select
+import signal
+import sys
+import termios
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from trio_upper.platform.portable import UNLIMITED, TerminalModes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+assert sys.platform != "win32"  # for the type checker
+
+HAS_WORKERS = True
+CAN_WAIT = True
+PIPE_ATOMIC_BYTES = select.PIPE_BUF
+OPEN_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REPORT_SIGNAL = signal.SIGUSR1
+SUMMARY_SIGNAL = signal.SIGQUIT
+OUTPUT_CLOSED = signal.SIGPIPE  # as other filters end when nobody reads on (`| head -1`)
+HUNG_UP = signal.SIGHUP
+
+# Where the system lists the descriptors of this process.
+OPEN_DESCRIPTORS = Path("/dev/fd")
+
+# Limits to try, from the highest on, where the one that the administrator allows is refused: Linux
+# has another one (fs.nr_open), macOS says that there is none and refuses that.
+LIMITS = (1_048_576, 524_288, 65_536, 10_240, 4_096)
+
+
+def raise_descriptor_limit() -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (hard, *LIMITS):
+        if not _is_less(soft, limit) or _is_less(hard, limit):
+            continue
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            break
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def _is_less(one: int, other: int) -> bool:
+    """Compare two limits; that which stands for none may be -1."""
+    if one == resource.RLIM_INFINITY:
+        return False
+    return other == resource.RLIM_INFINITY or one < other
+
+
+def open_descriptors() -> int:
+    try:
+        return sum(1 for _ in OPEN_DESCRIPTORS.iterdir()) - 1  # without the one that lists them
+    except OSError:
+        return 0
+
+
+def end_with(status: int) -> NoReturn:
+    if isinstance(status, signal.Signals):
+        signal.signal(status, signal.SIG_DFL)
+        unblock(status)
+        signal.raise_signal(status)
+    sys.exit(status)
+
+
+def unblock(*signals: signal.Signals) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def terminal_modes(fd: int) -> TerminalModes:
+    with _as_os_error():
+        return termios.tcgetattr(fd)
+
+
+def set_terminal_modes(fd: int, modes: TerminalModes) -> None:
+    # From a job in the background this is SIGTTOU, whose default stops it, perhaps for ever.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+    try:
+        with _as_os_error():
+            termios.tcsetattr(fd, termios.TCSANOW, cast("list[int | list[bytes | int]]", modes))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def silence_terminal(fd: int) -> None:
+    with _as_os_error():
+        modes = termios.tcgetattr(fd)
+    modes[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
+    modes[3] &= ~(termios.ECHO | termios.ICANON)
+    set_terminal_modes(fd, modes)
+
+
+def forget_typed(fd: int) -> None:
+    with _as_os_error():
+        termios.tcflush(fd, termios.TCIFLUSH)
+
+
+@contextmanager
+def _as_os_error() -> "Iterator[None]":
+    """Raise as OSError what termios, unlike everybody else, raises as an error of its own."""
+    try:
+        yield
+    except termios.error as error:
+        raise OSError(*error.args) from error
+
+
+def is_in_foreground(fd: int) -> bool:
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # it has gone, or is not the terminal of this session
+        return False
+
+
+def suspend_job() -> None:
+    os.kill(0, signal.SIGTSTP)  # the whole group, or the shell goes on waiting for a wrapper
+
+
+def is_open_for(fd: int, access: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in {access, os.O_RDWR}
+
+
+def state_folder(environ: Mapping[str, str]) -> Path | None:
+    """Follow https://specifications.freedesktop.org/basedir-spec/latest/."""
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # the specification: a relative path is invalid, ignore it
+        state = Path(environ.get("HOME", ""), ".local", "state")
+    return state if state.is_absolute() else None

@@ -1,0 +1,80 @@
+"""What is done where nothing better is known: it runs here as it runs everywhere."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from tests.helpers.descriptor_ends import Descriptors, pipe
+
+from trio_upper.platform import portable
+
+
+def test_nothing_that_the_system_does_not_tell_is_made_up() -> None:
+    """No limit, no descriptors, no bytes on their way, no poller."""
+    assert portable.raise_descriptor_limit() == portable.UNLIMITED
+    assert portable.open_descriptors() == 0
+    assert portable.usable_cores() >= 1
+    assert portable.open_edge_poller() is None
+    with socket.socket() as sock:
+        assert portable.unacknowledged_bytes(sock) is None
+
+
+@pytest.mark.parametrize(
+    "missing", [(), ("TCP_KEEPIDLE",), ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL")]
+)
+def test_keep_alive_sets_what_the_system_has(
+    missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of the times differ; where there are none, the system's own hold."""
+    for name in missing:
+        monkeypatch.delattr(socket, name, raising=False)
+    with socket.socket() as sock:
+        portable.keep_alive(sock, idle_seconds=300, interval_seconds=30)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if not missing:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 300
+
+
+def test_keep_alive_goes_without_times_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system may know the name of an option, and not the option."""
+    monkeypatch.setattr(socket, "TCP_KEEPIDLE", 99_999)
+    with socket.socket() as sock:
+        portable.keep_alive(sock, idle_seconds=300, interval_seconds=30)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_program_ends_with_its_exit_code() -> None:
+    """Where nothing ends by a signal."""
+    portable.unblock(*portable.STOP_SIGNALS)
+    portable.suspend_job()
+    with pytest.raises(SystemExit) as caught:
+        portable.end_with(portable.OUTPUT_CLOSED)
+    assert caught.value.code == 1
+
+
+def test_descriptors_are_used_as_they_are(fds: Descriptors) -> None:
+    """Nothing is known of their modes, and none is opened again."""
+    read, write = pipe(fds)
+    portable.set_terminal_modes(read, portable.terminal_modes(read))
+    portable.silence_terminal(read)
+    portable.forget_typed(read)
+    portable.widen_pipe(write, 1 << 20)
+    assert not portable.is_terminal(read)
+    assert portable.is_in_foreground(read)
+    assert portable.is_open_for(read, 0)
+    assert portable.reopen(read, 0) is None
+
+
+def test_the_state_folder_is_the_users() -> None:
+    """No user, no folder."""
+    assert portable.state_folder({"HOME": "/home/ada"}) == Path("/home/ada/.local/state")
+    assert portable.state_folder({}) is None
+
+
+def test_a_command_is_quoted_for_a_shell() -> None:
+    """What is copied and pasted must be what was meant."""
+    assert portable.quote_command(["serve", "--tls-cert", "my cert.pem"]) == (
+        "serve --tls-cert 'my cert.pem'"
+    )
+    assert sys.maxsize == portable.UNLIMITED
