@@ -24,7 +24,7 @@ OPTIONS = [
     (name, option)
     for name, command in cli.commands.items()
     for option in command.params
-    if isinstance(option, click.Option)
+    if isinstance(option, click.Option) and not option.hidden
 ]
 
 # Values for the options that do not take "1".

@@ -108,7 +108,8 @@ def other_commands() -> str:
 
 def options(name: str) -> list[click.Option]:
     """Return the options of a command."""
-    return [option for option in cli.commands[name].params if isinstance(option, click.Option)]
+    options = [option for option in cli.commands[name].params if isinstance(option, click.Option)]
+    return [option for option in options if not option.hidden]
 
 
 def shared_options() -> list[click.Option]:

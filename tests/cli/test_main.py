@@ -325,7 +325,7 @@ def test_serve_has_defaults(serving: Called) -> None:
     assert run("serve") == CODE
     settings, _ = serving.arguments
     assert settings == ServerSettings()
-    assert serving.options == {"arguments": []}
+    assert serving.options == {"arguments": [], "worker": None}
 
 
 def test_serve_takes_every_option(serving: Called) -> None:
@@ -403,7 +403,10 @@ def test_a_log_in_text_is_for_a_person(serving: Called, capfd: pytest.CaptureFix
     err = capfd.readouterr().err
     assert " event" in err
     assert "too little" not in err
-    assert serving.options == {"arguments": ["--port", "0", "--log-level", "warning"]}
+    assert serving.options == {
+        "arguments": ["--port", "0", "--log-level", "warning"],
+        "worker": None,
+    }
 
 
 def test_the_words_are_those_of_the_process_where_no_others_are_given(
@@ -415,7 +418,7 @@ def test_the_words_are_those_of_the_process_where_no_others_are_given(
         main()
     assert caught.value.code == CODE
     assert serving.arguments[0] == ServerSettings(port=0)
-    assert serving.options == {"arguments": ["--port", "0"]}
+    assert serving.options == {"arguments": ["--port", "0"], "worker": None}
 
 
 def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
@@ -423,7 +426,7 @@ def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFi
     serving.then = lambda: serving.arguments[1].info("event")
     run("serve", "--log-format", "json")
     assert '"event": "event"' in capfd.readouterr().err
-    assert serving.options == {"arguments": None}
+    assert serving.options == {"arguments": None, "worker": None}
 
 
 def test_serve_with_a_certificate_speaks_tls(serving: Called, tmp_path: Path) -> None:

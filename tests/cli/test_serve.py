@@ -1,6 +1,7 @@
 """``serve`` under the signals of its operator, with a server that does what it is told."""
 
 import signal
+import ssl
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
@@ -10,7 +11,7 @@ import trio
 from tests.helpers.commands import bound_runs
 from trio.testing import wait_all_tasks_blocked
 
-from trio_upper.cli import serve
+from trio_upper.cli import operate, serve
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import ServerSettings, Totals
 
@@ -51,8 +52,6 @@ class Log:
 class Fake:
     """A server that listens at once and drains at once, unless told otherwise."""
 
-    speaks_tls = False
-
     def __init__(self, *, busy: bool = False, cut: int = 0, error: Exception | None = None) -> None:
         self.settings: ServerSettings | None = None
         self.told: list[str] = []
@@ -90,7 +89,7 @@ def _bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that does not end fails, and this machine's addresses are always the same."""
 
     bound_runs(monkeypatch, virtual=False)
-    monkeypatch.setattr(serve, "own_addresses", lambda: [IPv4Address("192.168.1.7")])
+    monkeypatch.setattr(operate, "own_addresses", lambda: [IPv4Address("192.168.1.7")])
 
 
 def run(
@@ -99,10 +98,12 @@ def run(
     log: Log,
     *,
     arguments: Sequence[str] | None = None,
+    settings: ServerSettings | None = None,
 ) -> int:
     """Run ``serve`` with `server` for the real one."""
     monkeypatch.setattr(serve, "Server", server.make)
-    return serve.run(ServerSettings(), cast("FilteringBoundLogger", log), arguments=arguments)
+    settings = settings or ServerSettings()
+    return serve.run(settings, cast("FilteringBoundLogger", log), arguments=arguments)
 
 
 def raising(*numbers: signal.Signals) -> Callable[[], object]:
@@ -222,8 +223,8 @@ def test_clients_of_a_server_with_tls_are_told_so(
 ) -> None:
     """Their commands work as they are copied."""
     server, log = Fake(), Log(listening=raising(signal.SIGTERM))
-    server.speaks_tls = True
-    run(monkeypatch, server, log, arguments=[])
+    settings = ServerSettings(tls=ssl.create_default_context())
+    run(monkeypatch, server, log, arguments=[], settings=settings)
     _, *clients = capsys.readouterr().err.splitlines()
     assert [line.endswith(" 5000 --tls") for line in clients] == [True, True]
 

@@ -17,7 +17,7 @@ from trio_upper.cli import serve, supervise
 from trio_upper.cli.main import main
 from trio_upper.cli.supervise import share_out, worker_command
 from trio_upper.server.server import ServerSettings
-from trio_upper.server.supervisor import Order, Parent
+from trio_upper.server.workers import Order, Parent
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -66,7 +66,7 @@ def raising(*numbers: signal.Signals) -> Callable[[], object]:
 class Fake:
     """A worker that serves at once and ends when it must, with `code`; if `dead`, it never was."""
 
-    def __init__(self, orders: list[Order], *, code: int, dead: bool) -> None:
+    def __init__(self, orders: list[object], *, code: int, dead: bool) -> None:
         self.pid = 42
         self._orders = orders
         self._code = code
@@ -83,9 +83,12 @@ class Fake:
         await self._over.wait()
         return self._code
 
+    def report(self) -> None:
+        self._orders.append("report")
+
     def tell(self, order: Order) -> None:
         self._orders.append(order)
-        if order is Order.CUT or (order is Order.DRAIN and not self._code):
+        if order is Order.CUT or not self._code:
             self._over.set()
 
     def kill(self) -> None:
@@ -98,17 +101,15 @@ class Making:
     """Makes fakes instead of processes; keeps what they were made of, and what they were told."""
 
     def __init__(self, *, code: int = 0, dead: bool = False) -> None:
-        self.commands: dict[int, list[str]] = {}
-        self.orders: list[Order] = []
+        self.commands: list[list[str]] = []
+        self.orders: list[object] = []
         self.addresses: list[object] = []
         self._code = code
         self._dead = dead
 
-    async def start(
-        self, number: int, command: list[str], listeners: list[trio.SocketListener]
-    ) -> Fake:
+    async def start(self, command: list[str], listeners: list[trio.SocketListener]) -> Fake:
         await trio.lowlevel.checkpoint()
-        self.commands[number] = command
+        self.commands.append(command)
         self.addresses = [listener.socket.getsockname() for listener in listeners]
         return Fake(self.orders, code=self._code, dead=self._dead)
 
@@ -161,7 +162,7 @@ def test_sigusr1_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker logs its own totals."""
     making, log = Making(), Log(listening=raising(signal.SIGUSR1, signal.SIGTERM))
     assert run(monkeypatch, making, log) == 0
-    assert making.orders == [Order.TOTALS] * 2 + [Order.DRAIN] * 2
+    assert making.orders == ["report"] * 2 + [Order.DRAIN] * 2
 
 
 def test_a_person_is_told_what_to_do_next(
@@ -181,7 +182,7 @@ def test_inherited_listeners_are_handed_on(
     """Nobody is told how to expose them: who opened them knows better."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
-        monkeypatch.setattr(supervise, "inherited", lambda environment: (listener,))
+        monkeypatch.setattr(supervise, "adopt_listeners", lambda environment: (listener,))
         making = Making()
         assert run(monkeypatch, making, Log(listening=raising(signal.SIGTERM)), arguments=[]) == 0
         assert making.addresses == [bound.getsockname()]
@@ -214,32 +215,34 @@ def test_the_clients_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together the workers have as many as the operator said; each serves alone."""
     making = Making()
     run(monkeypatch, making, Log(listening=raising(signal.SIGTERM)), max_clients=7)
-    assert making.commands == {
-        1: worker_command(["serve", "--port", "0"], 4),
-        2: worker_command(["serve", "--port", "0"], 3),
-    }
+    assert sorted(making.commands) == [
+        worker_command(["serve", "--port", "0"], 1, 4),
+        worker_command(["serve", "--port", "0"], 2, 3),
+    ]
     assert share_out(7, 7) == [1] * 7
     assert sum(share_out(10_000, 64)) == 10_000
 
 
 def test_more_workers_than_clients_are_refused() -> None:
     """One of them could serve nobody."""
-    with pytest.raises(ValueError, match="--max-clients 2 leaves some of 3 workers without any"):
+    with pytest.raises(ValueError, match="--max-clients 2 is less than one for each of 3 workers"):
         share_out(2, 3)
 
 
 def test_a_worker_has_the_words_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for its share, and that it serves by itself, whatever the environment says."""
-    called: list[ServerSettings] = []
+    called: list[tuple[ServerSettings, int]] = []
     monkeypatch.setenv("TRIO_UPPER_SERVE_WORKERS", "5")
     monkeypatch.setenv("TRIO_UPPER_SERVE_MAX_CLIENTS", "6")
-    monkeypatch.setattr(serve, "run", lambda settings, *_, **__: called.append(settings))
+    monkeypatch.setattr(
+        serve, "run", lambda settings, *_, **options: called.append((settings, options["worker"]))
+    )
     words = ["serve", "--workers", "2", "--max-clients=9", "--grace", "3"]
-    command = worker_command(words, 4)
+    command = worker_command(words, 3, 4)
     assert command[:3] == [sys.executable, "-m", "trio_upper"]
     with pytest.raises(SystemExit):
         main(command[3:])
-    assert called == [ServerSettings(max_clients=4, grace=3)]
+    assert called == [(ServerSettings(max_clients=4, grace=3), 3)]
 
 
 # ------------------------------------------------------------------ the command line
@@ -296,7 +299,7 @@ def test_one_core_means_no_parent(called: dict[str, Any], monkeypatch: pytest.Mo
     [
         (["--workers", "-1"], "-1"),
         (["--workers", "x"], "'x'"),
-        (["--workers", "3", "--max-clients", "2"], "leaves some of 3 workers without any"),
+        (["--workers", "3", "--max-clients", "2"], "less than one for each of 3 workers"),
     ],
 )
 def test_workers_that_make_no_sense_are_a_usage_error(
@@ -345,12 +348,9 @@ def test_without_them_inherited_listeners_are_served_on(called: dict[str, Any]) 
 
 
 @pytest.mark.usefixtures("_activated")
-def test_a_worker_may_have_been_given_host_and_port(
-    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_may_have_been_given_host_and_port(called: dict[str, Any]) -> None:
     """They were for its parent, which has opened the listeners."""
-    monkeypatch.setenv("TRIO_UPPER_WORKER", "1")
-    assert exit_code("serve", "--host", "::1") == 7
+    assert exit_code("serve", "--host", "::1", "--worker", "1") == 7
 
 
 # ------------------------------------------------------------------ a worker
@@ -359,16 +359,16 @@ def test_a_worker_may_have_been_given_host_and_port(
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """The parent's end of the line to the worker that ``serve`` is now, which has a listener."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as bound:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
-        monkeypatch.setattr(Parent, "find", lambda environment: Parent(3, theirs))
-        monkeypatch.setattr(serve, "inherited", lambda environment: (listener,))
+        monkeypatch.setattr(Parent, "of_worker", lambda: Parent(theirs))
+        monkeypatch.setattr(serve, "adopt_listeners", lambda environment: (listener,))
         ours.settimeout(TIMEOUT_SECONDS)
         yield ours
 
 
-def work(log: Log, tasks: Callable[[], object]) -> int:
+def work(log: Log, tasks: Callable[[], object], *, worker: int | None = 3) -> int:
     """Be a worker, under whatever `tasks` starts; return the exit code."""
 
     async def start_tasks() -> None:
@@ -377,13 +377,15 @@ def work(log: Log, tasks: Callable[[], object]) -> int:
 
     plain = serve._serve
 
-    async def serving(*arguments: Any) -> None:
+    async def serving(*arguments: Any) -> Any:
         trio.lowlevel.spawn_system_task(start_tasks)
-        await plain(*arguments)
+        return await plain(*arguments)
 
     serve._serve = serving  # type: ignore[assignment]
     try:
-        return serve.run(ServerSettings(), cast("FilteringBoundLogger", log), arguments=[])
+        return serve.run(
+            ServerSettings(), cast("FilteringBoundLogger", log), arguments=[], worker=worker
+        )
     finally:
         serve._serve = plain
 
@@ -393,8 +395,8 @@ def test_a_worker_tells_its_parent_and_nobody_else(
 ) -> None:
     """That it serves; its log carries its number; and it drains when it is told to."""
     log = Log()
-    assert work(log, lambda: line.send(b"drain")) == 0
-    assert line.recv(100) == b"ready"
+    assert work(log, lambda: line.send(b"d")) == 0
+    assert line.recv(100) == b"r"
     assert log.bound == {"worker": 3}
     assert log.names() == ["stopped"]
     assert capsys.readouterr() == ("", "")
@@ -404,20 +406,19 @@ def test_who_inherited_listeners_announces_nothing(
     line: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also without a parent, under systemd: the log is enough."""
-    monkeypatch.setattr(Parent, "find", lambda environment: None)
     log = Log()
-    assert work(log, lambda: signal.raise_signal(signal.SIGTERM)) == 0
+    assert work(log, lambda: signal.raise_signal(signal.SIGTERM), worker=None) == 0
     assert log.names() == ["listening", "stopping", "stopped"]
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_worker_logs_its_totals_on_order(line: socket.socket) -> None:
-    """And goes on; a cut ends it at once."""
+    """By SIGUSR1, and goes on; a cut ends it at once."""
     log = Log()
 
     def give_orders() -> None:
-        line.send(b"totals")
-        line.send(b"cut")
+        signal.raise_signal(signal.SIGUSR1)
+        line.send(b"c")
 
     assert work(log, give_orders) == 0
     assert log.names() == ["totals", "stopped"]
@@ -436,7 +437,7 @@ def test_a_worker_may_be_stopped_alone(line: socket.socket) -> None:
 
     def stop() -> None:
         signal.raise_signal(signal.SIGTERM)
-        line.send(b"drain")
+        line.send(b"d")
 
     assert work(log, stop) == 0
     assert log.names() == ["stopping", "stopped"]

@@ -187,7 +187,7 @@ async def test_a_worker_that_is_stopped_alone_is_replaced() -> None:
 async def test_where_no_worker_can_start_it_gives_up(tmp_path: Path) -> None:
     """With a line that says so, and exit code 1."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\n'TRIO_UPPER_WORKER' in os.environ and os._exit(3)\n"
+        "import os, sys\n'--worker' in sys.orig_argv and os._exit(3)\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = await run("serve", "--port", "0", *TWO, environment={"PYTHONPATH": path})
@@ -296,9 +296,9 @@ async def test_a_killed_parent_leaves_no_process() -> None:
 # ------------------------------------------------------------------ passed sockets
 
 
-async def test_a_descriptor_that_is_no_listener_is_one_line() -> None:
+async def test_a_descriptor_that_is_not_a_listener_is_one_line() -> None:
     """Exit code 1; it does not listen where it was not asked to."""
     prefix = ("sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3</dev/null', "sh")
     done = await run("serve", prefix=prefix)
     assert done.code == 1
-    assert done.lines == ["trio-upper: cannot inherit descriptor 3: it is no socket"]
+    assert done.lines == ["trio-upper: cannot inherit descriptor 3: it is not a socket"]

@@ -441,13 +441,6 @@ async def test_a_peer_is_named_by_address_and_port() -> None:
         assert peer_name(accepted) == "gone"
 
 
-def test_a_server_with_a_certificate_speaks_tls(secured: ssl.SSLContext) -> None:
-    """Whoever announces it has to know."""
-    log = structlog.wrap_logger(CapturingLogger())
-    assert Server(ServerSettings(tls=secured), log).speaks_tls
-    assert not Server(ServerSettings(), log).speaks_tls
-
-
 @pytest.fixture
 def secured(tmp_path: Path) -> ssl.SSLContext:
     pair = pair_file(tmp_path, issue("localhost"))

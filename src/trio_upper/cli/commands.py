@@ -81,33 +81,34 @@ def cli() -> None:
     type=Whole(min=1),
     default=10_000,
     metavar="N",
-    help="Clients served at once; the next one is told so and closed.",
+    help="Clients served at once; the next one is told and closed.",
 )
 @click.option(
     "--idle-timeout",
     type=Seconds(),
     default=600,
-    help="Close a client that sends nothing for so long; 0: never.",
+    help="Close a client that sends nothing for this long; 0: never.",
 )
 @click.option(
     "--write-timeout",
     type=Seconds(),
     default=30,
-    help="Cut a client that takes nothing of its reply for so long; 0: never.",
+    help="Cut a client that takes nothing of its reply for this long; 0: never.",
 )
 @click.option(
     "--grace",
     type=Seconds(),
     default=10,
-    help="When stopping, cut the clients that still talk after so long.",
+    help="When stopping, cut the clients that still talk after this long.",
 )
 @click.option(
     "--workers",
     type=Whole(min=0),
     default=1,
     metavar="N",
-    help="Processes that serve, which share the clients; 0: one per core.",
+    help="Processes that share the listeners; 0: one per core.",
 )
+@click.option("--worker", type=Whole(min=1), hidden=True, allow_from_autoenv=False)
 @click.option("--tls-cert", type=PEM, metavar="FILE", help="Serve TLS with this certificate.")
 @click.option("--tls-key", type=PEM, metavar="FILE", help="Its key, if it is not in the same file.")
 @click.option(
@@ -134,6 +135,7 @@ def serve(
     /,
     host: tuple[str, ...],
     workers: int,
+    worker: int | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
@@ -160,12 +162,13 @@ def serve(
             tls = server_context(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
     elif tls_key or tls_client_ca:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
-    leave_listeners_alone("host", "port")
+    if worker is None:  # its options are the words to its parent
+        leave_listeners_alone("host", "port")
     told = ServerSettings(hosts=host, tls=tls, **settings)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
     if (count := workers or usable_cores()) == 1:
         with open_log(log_format, log_level) as log:
-            return command.run(told, log, arguments=arguments)
+            return command.run(told, log, arguments=arguments, worker=worker)
     from trio_upper.cli import supervise
 
     with failing(click.UsageError):
@@ -177,14 +180,13 @@ def serve(
 def leave_listeners_alone(*options: str) -> None:
     """Refuse `options` that were given although the listeners are inherited.
 
-    To ignore them could expose a server that its operator wanted for this machine alone. A worker
-    may have them: they are the words to its parent.
+    To ignore them could expose a server that its operator wanted for this machine alone.
     """
-    from trio_upper.server.supervisor import WORKER, are_inherited
+    from trio_upper.server.inherited import are_passed
 
     context = click.get_current_context()
     given = [one for one in options if context.get_parameter_source(one) is not DEFAULT]
-    if given and are_inherited(os.environ) and WORKER not in os.environ:
+    if given and are_passed(os.environ):
         raise click.UsageError(
             f"the listeners are inherited (LISTEN_FDS); leave out --{' and --'.join(given)}"
         )

@@ -1,130 +1,70 @@
-"""``serve``: a server under the signals of its operator, or the orders of its parent."""
+"""``serve``: one server, alone or as the worker of a parent."""
 
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
-from trio_upper.cli.announcement import announce, own_addresses
-from trio_upper.cli.output import say, sole_error
-from trio_upper.cli.signals import not_ignored
+from trio_upper.cli.operate import announcing, operate
+from trio_upper.cli.run import Ending, run_command
+from trio_upper.server.inherited import adopt_listeners
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import Server, ServerSettings
-from trio_upper.server.supervisor import Order, Parent, inherited
+from trio_upper.server.workers import Order, Parent
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
 def run(
-    settings: ServerSettings, log: "FilteringBoundLogger", *, arguments: Sequence[str] | None = None
+    settings: ServerSettings,
+    log: "FilteringBoundLogger",
+    *,
+    arguments: Sequence[str] | None = None,
+    worker: int | None = None,
 ) -> int:
-    """Serve until a signal says stop.
+    """Serve until a signal, or the parent of a worker, says stop.
 
     Returns the exit code: 0 after a clean drain, 1 when clients were cut or listening failed.
-    `arguments` are the words after ``serve``, of which the announcement to a person is made; None:
-    nobody reads it, the log goes to a machine. Nor is there one if the listeners are inherited:
-    who opened them knows better.
+    `arguments` are the words after ``serve``, for the announcement to a person; None: nobody reads
+    it, the log goes to a machine. `worker` is the number of this process if it is a worker.
     """
-    if parent := Parent.find(os.environ):
-        log = log.bind(worker=parent.number)
-    try:
-        if listeners := inherited(os.environ):
-            settings, arguments = replace(settings, inherited=listeners), None
-        server = Server(settings, log)
-        trio.run(_serve, server, parent, log, arguments)
-    except* CannotListen as failed:
-        say(str(sole_error(failed)))
-        return_code = 1
-    else:
-        return_code = 1 if server.totals.cut else 0
-    return return_code
+    job = partial(_serve, settings, log, arguments, worker)
+    return run_command(job, failures=(CannotListen,))
 
 
 async def _serve(
-    server: Server,
-    parent: Parent | None,
+    settings: ServerSettings,
     log: "FilteringBoundLogger",
     arguments: Sequence[str] | None,
-) -> None:
-    stop = not_ignored(signal.SIGINT, signal.SIGTERM)
-    # Received from before the first listener opens, so that none lands in the middle of things.
-    with trio.open_signal_receiver(*stop, signal.SIGUSR1) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(obey, signals, server, partial(_log_totals, server, log), log)
-            if parent:
-                nursery.start_soon(_obey_parent, parent, server, log)
-            async with trio.open_nursery() as serving:
-                listening = await serving.start(server.run)
-                if parent:
-                    await parent.tell_ready()
-                else:
-                    tell(listening, log, arguments, tls=server.speaks_tls)
-            log.info("stopped", **asdict(server.totals))
-            nursery.cancel_scope.cancel()
-
-
-def tell(
-    listening: Sequence[tuple[str, int]],
-    log: "FilteringBoundLogger",
-    arguments: Sequence[str] | None,
-    *,
-    tls: bool,
-) -> None:
-    """Log the addresses and ports listened on, if any, and announce them to a person.
-
-    `arguments` are those of `run`; `tls` tells whether clients need it.
-    """
-    for address, port in listening:
-        log.info("listening", address=address, port=port)
-    if arguments is not None and listening:
-        for line in announce(listening, own_addresses(), arguments, tls=tls):
-            say(line)
-
-
-class Stoppable(Protocol):
-    """What can be stopped in two ways: a server, or a supervisor of several."""
-
-    def drain(self) -> None:
-        """Stop when the clients have what they are owed."""
-
-    def cut(self) -> None:
-        """Stop at once."""
-
-
-async def obey(
-    signals: AsyncIterator[int],
-    service: Stoppable,
-    report: Callable[[], None],
-    log: "FilteringBoundLogger",
-) -> None:
-    """The first signal to stop drains, the second one cuts; SIGUSR1 calls `report`."""
-    stopping = False
-    async for number in signals:
-        if number == signal.SIGUSR1:
-            report()
-        elif stopping:
-            log.warning("stopping at once", signal=signal.Signals(number).name)
-            service.cut()
-        else:
-            stopping = True
-            log.info("stopping", signal=signal.Signals(number).name)
-            service.drain()
+    worker: int | None,
+) -> Ending:
+    listeners = adopt_listeners(os.environ)
+    if worker is not None:
+        log = log.bind(worker=worker)
+    server = Server(replace(settings, inherited=listeners), log)
+    started = announcing(log, None if listeners else arguments, tls=settings.tls is not None)
+    async with trio.open_nursery() as nursery:
+        if worker is not None:
+            parent = Parent.of_worker()
+            nursery.start_soon(_obey_parent, parent, server, log)
+            started = parent.tell_ready
+        await operate(server, log, started=started, report=partial(_log_totals, server, log))
+        nursery.cancel_scope.cancel()
+    log.info("stopped", **asdict(server.totals))
+    return 1 if server.totals.cut else 0
 
 
 async def _obey_parent(parent: Parent, server: Server, log: "FilteringBoundLogger") -> None:
     """Do what the parent of this worker says; drain if it has gone."""
-    actions: dict[Order, Callable[[], None]] = {
-        Order.DRAIN: server.drain,
-        Order.CUT: server.cut,
-        Order.TOTALS: partial(_log_totals, server, log),
-    }
     while order := await parent.next_order():
-        actions[order]()
+        if order is Order.CUT:
+            server.cut()
+        else:
+            server.drain()
     log.warning("parent gone")
     server.drain()
 

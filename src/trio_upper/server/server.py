@@ -165,11 +165,6 @@ class Server:
             self._clients.cancel_scope.cancel()
 
     @property
-    def speaks_tls(self) -> bool:
-        """Whether clients need TLS."""
-        return self._settings.tls is not None
-
-    @property
     def totals(self) -> Totals:
         """What the server has done until now, with what its present clients have sent and got."""
         now = self._conversations.values()

@@ -1,0 +1,52 @@
+"""How every command runs: under Trio, to an exit code or to the signal that ends the process.
+
+A failure that a user can cause is one line, never a traceback. A bug is one.
+"""
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from trio_upper.cli.output import say, sole_error
+from trio_upper.cli.signals import end_by
+from trio_upper.stdio.streams import OutputClosed, OutputError
+
+Ending = int | signal.Signals
+"""An exit code, or the signal that this process is to end by."""
+
+
+def run_command(
+    job: Callable[[], Awaitable[Ending]], *, failures: tuple[type[Exception], ...] = ()
+) -> int:
+    """Run `job` and return its exit code, or end by its signal; see `run_job`."""
+    return leave(run_job(job, failures=failures))
+
+
+def run_job(
+    job: Callable[[], Awaitable[Ending]], *, failures: tuple[type[Exception], ...] = ()
+) -> Ending:
+    """Run `job` under Trio; return what it returns, or what stands for what it raises.
+
+    `failures` are the exceptions, bare or in groups, whose text is a line for the user; the exit
+    code is then 1. So it is for an output that cannot be written. One that nobody reads any more
+    (`| head -1`) gives SIGPIPE, as in other filters.
+
+    Error handling: every other exception is a bug, and escapes.
+    """
+    ending: Ending = 1
+    explained: tuple[type[Exception], ...] = (OutputError, *failures)
+    try:
+        ending = trio.run(job)
+    except* OutputClosed:
+        ending = signal.SIGPIPE
+    except* explained as failed:
+        say(str(sole_error(failed)))
+    return ending
+
+
+def leave(ending: Ending) -> int:
+    """Return an exit code as it is; a signal ends this process."""
+    if isinstance(ending, signal.Signals):
+        end_by(ending)
+    return ending
