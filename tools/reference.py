@@ -75,7 +75,7 @@ def reference() -> str:
 def causes(text: str) -> str:
     """Return `text` with its table of what stands in the way of a connection as it is now."""
     rows = (f"| {cause.words} | {cause.hint} |\n" for cause in Cause)
-    lines = "".join(rows).replace("{detail}", "…")
+    lines = "".join(rows).replace("{detail}", "…").replace("{port}", f"{protocol.DEFAULT_PORT}")
     return CAUSES.sub(lambda found: found[1] + lines, text)
 
 

@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import signal
-import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.cli import bench
 from trio_upper.cli.bench import REFRESH, Options
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.stdio.streams import OutputClosed, OutputError
 
 # How long a reply takes, in seconds: a power of two, so that sums of it are exact.
@@ -84,7 +84,7 @@ def raising(number: signal.Signals, *, times: int) -> Peer:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     bound_runs(monkeypatch)
-    monkeypatch.setattr(bench, "connect", made.connect)
+    monkeypatch.setattr(bench, "open_connection", made.open_connection)
     monkeypatch.setattr(bench, "open_output", lambda: made.output)
     monkeypatch.setattr(bench, "end_by", kill)
     monkeypatch.setattr(bench, "raise_descriptor_limit", made.raise_descriptor_limit)
@@ -199,9 +199,9 @@ def test_of_nothing_json_has_no_times(world: World) -> None:
 
 def test_it_connects_as_the_options_have_it(world: World) -> None:
     """Each client in the same way, with as many descriptors as there can be."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    run(clients=2, seconds=1, connect_timeout=3, wait=60, tls=tls)
-    assert world.dialled == 2 * [(TARGET, {"connect_timeout": 3, "wait": 60, "tls": tls})]
+    settings = ConnectSettings(connect_timeout=3, wait=60)
+    run(clients=2, seconds=1, connection=settings)
+    assert world.dialled == 2 * [(TARGET, settings)]
     assert world.descriptors_raised
 
 

@@ -3,7 +3,6 @@
 import errno
 import io
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
@@ -26,9 +25,9 @@ from trio.testing import MemoryReceiveStream, wait_all_tasks_blocked
 
 from trio_upper.cli import client, progress
 from trio_upper.cli.client import CLOSE_TIMEOUT, QUOTED, SLOW, Options, explain, quote
-from trio_upper.client.connect import Target
 from trio_upper.client.converse import Ending, Outcome
 from trio_upper.client.failures import Cause
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.protocol import idle_notice, shutdown_notice
 from trio_upper.stdio.streams import InputError, OutputClosed, OutputError
 
@@ -65,9 +64,9 @@ class World(Network):
         self.output = Output()
         self.opened: list[str] = []
 
-    async def connect(self, target: Target = TARGET, **options: object) -> trio.abc.Stream:
+    async def connect(self) -> trio.abc.Stream:
         self.opened.append("connection")
-        return await super().connect(target, **options)
+        return await super().connect()
 
     async def open_input(self) -> Input:
         await trio.lowlevel.checkpoint()
@@ -93,7 +92,7 @@ def saying(words: bytes) -> Peer:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     bound_runs(monkeypatch)
-    monkeypatch.setattr(client, "connect", made.connect)
+    monkeypatch.setattr(client, "open_connection", made.open_connection)
     monkeypatch.setattr(client, "open_input", made.open_input)
     monkeypatch.setattr(client, "open_output", made.open_output)
     monkeypatch.setattr(client, "end_by", kill)
@@ -153,9 +152,9 @@ def test_both_ends_are_open_before_anybody_is_connected_to(world: World) -> None
 
 def test_it_connects_as_the_options_have_it(world: World) -> None:
     """Each option reaches the dialling."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    run(["x"], Options(connect_timeout=1, wait=2, tls=tls))
-    assert world.dialled == [(TARGET, {"connect_timeout": 1, "wait": 2, "tls": tls})]
+    settings = ConnectSettings(connect_timeout=3, wait=60)
+    run(["x"], Options(connection=settings))
+    assert world.dialled == [(TARGET, settings)]
 
 
 @pytest.mark.parametrize("messages", [["x"], []])
@@ -322,7 +321,7 @@ CONNECTING = "trio-upper: connecting to example.lan port 80"
     [
         (SLOW - 0.1, Options(), ""),
         (SLOW + 0.1, Options(), f"{CONNECTING} …\n"),
-        (100, Options(wait=120), f"{CONNECTING}, trying for 120 s …\n"),
+        (100, Options(connection=ConnectSettings(wait=120)), f"{CONNECTING}, trying for 120 s …\n"),
         (100, Options(quiet=True), ""),
     ],
 )

@@ -26,7 +26,8 @@ from trio_upper.cli import client, dialogue
 from trio_upper.cli.client import SLOW, Options
 from trio_upper.cli.dialogue import NAMED, QUOTED
 from trio_upper.client.account import COMPARED_BYTES
-from trio_upper.client.connect import Target
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 from trio_upper.protocol import shutdown_notice
 from trio_upper.terminal.prompt import HungUp, Interrupted, Prompt, Talk
 
@@ -124,7 +125,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     made = World()
     bound_runs(monkeypatch)
     monkeypatch.setattr(dialogue, "open_prompt", made.open_prompt)
-    monkeypatch.setattr(client, "connect", made.connect)
+    monkeypatch.setattr(client, "open_connection", made.open_connection)
     monkeypatch.setattr(dialogue, "end_by", kill)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return made
@@ -240,7 +241,7 @@ def test_an_answer_that_carries_the_port_is_complete(world: World) -> None:
 
 def questions(world: World) -> list[str]:
     """Return what was asked, and the beginning of what was said of an answer that is none."""
-    shown = [line for line in world.person.screen if "[" in line or "is no" in line]
+    shown = [line for line in world.person.screen if "[" in line or "is not" in line]
     return [line.partition(";")[0] for line in shown]
 
 
@@ -252,13 +253,14 @@ def test_a_wrong_answer_is_explained_and_asked_for_again(world: World) -> None:
     assert run(None, None) == 0
     assert questions(world) == [
         "Host [127.0.0.1]",
-        "'ex ample' is no host",
+        "'ex ample' is not a valid host",
         "Host [127.0.0.1]",
-        "'http' is no port",
+        "'http' is not a valid port",
         "Host [127.0.0.1]",
         "Port [8746]",
-        "'http' is no port",
+        "'http' is not a valid port",
         "Port [8746]",
+        "70000 is not a valid port",
         "Port [8746]",
     ]
     assert world.targets == [Target(host="example.lan", port=80)]
@@ -299,7 +301,10 @@ def test_after_a_failed_connection_only_what_was_not_given_is_asked_for(world: W
     ("options", "said"),
     [
         ({}, ["connecting to example.lan port 80 …"]),
-        ({"wait": 20}, ["connecting to example.lan port 80, trying for 20 s …"]),
+        (
+            {"connection": ConnectSettings(wait=20)},
+            ["connecting to example.lan port 80, trying for 20 s …"],
+        ),
         ({"quiet": True}, []),
     ],
 )

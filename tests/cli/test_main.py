@@ -22,7 +22,8 @@ from trio_upper.cli import output as commands
 from trio_upper.cli.client import Options
 from trio_upper.cli.main import main
 from trio_upper.cli.output import say
-from trio_upper.client.connect import Target
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 from trio_upper.protocol import DEFAULT_PORT
 from trio_upper.server.server import ServerSettings
 
@@ -361,20 +362,20 @@ def test_serve_takes_options_from_the_environment(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--port", "65536", "'65536' is no port: it is a number from 0 to 65535"),
-        ("--port", "-1", "'-1' is no port: it is a number from 0 to 65535"),
-        ("--port", "http", "'http' is no port: it is a number from 0 to 65535"),
-        ("--port", "8_746", "'8_746' is no port: it is a number from 0 to 65535"),
-        ("--port", "+80", "'+80' is no port: it is a number from 0 to 65535"),
-        ("--port", " 80", "' 80' is no port: it is a number from 0 to 65535"),
-        ("--port", "٨٠", "'٨٠' is no port: it is a number from 0 to 65535"),
-        ("--port", "²", "'²' is no port: it is a number from 0 to 65535"),
-        ("--port", "", "'' is no port: it is a number from 0 to 65535"),
-        ("--grace", "-1", "'-1' is no time: it is a number of seconds, 0 or more"),
-        ("--idle-timeout", "nan", "'nan' is no time: it is a number of seconds, 0 or more"),
-        ("--write-timeout", "inf", "'inf' is no time: it is a number of seconds, 0 or more"),
-        ("--write-timeout", "1_0", "'1_0' is no time: it is a number of seconds, 0 or more"),
-        ("--write-timeout", "soon", "'soon' is no time: it is a number of seconds, 0 or more"),
+        ("--port", "65536", "'65536' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "-1", "'-1' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "http", "'http' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "8_746", "'8_746' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "+80", "'+80' is not a valid port; use a number from 0 to 65535"),
+        ("--port", " 80", "' 80' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "٨٠", "'٨٠' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "²", "'²' is not a valid port; use a number from 0 to 65535"),
+        ("--port", "", "'' is not a valid port; use a number from 0 to 65535"),
+        ("--grace", "-1", "'-1' is not a valid duration; give seconds, 0 or more"),
+        ("--idle-timeout", "nan", "'nan' is not a valid duration; give seconds, 0 or more"),
+        ("--write-timeout", "inf", "'inf' is not a valid duration; give seconds, 0 or more"),
+        ("--write-timeout", "1_0", "'1_0' is not a valid duration; give seconds, 0 or more"),
+        ("--write-timeout", "soon", "'soon' is not a valid duration; give seconds, 0 or more"),
         ("--max-clients", "0", "0 is not in the range x>=1"),
         ("--max-clients", "few", "'few' is not a valid integer;"),
         ("--log-level", "loud", "'loud' is not one of"),
@@ -483,7 +484,11 @@ def test_client_takes_every_option(talking: Called) -> None:
     assert talking.arguments == (
         Target(host="example.lan", port=80),
         ("one", "two"),
-        Options(quiet=True, connect_timeout=1, reply_timeout=0, wait=2.5),
+        Options(
+            quiet=True,
+            reply_timeout=0,
+            connection=ConnectSettings(connect_timeout=1, wait=2.5),
+        ),
     )
 
 
@@ -495,7 +500,11 @@ def test_client_takes_options_from_the_environment(
     monkeypatch.setenv("TRIO_UPPER_CLIENT_QUIET", "1")
     monkeypatch.setenv("TRIO_UPPER_CLIENT_MESSAGE", "hello")
     run("client")
-    assert talking.arguments == (Target(), ("hello",), Options(quiet=True, wait=3))
+    assert talking.arguments == (
+        Target(),
+        ("hello",),
+        Options(quiet=True, connection=ConnectSettings(wait=3)),
+    )
 
 
 def test_the_host_may_carry_the_port(talking: Called) -> None:
@@ -507,10 +516,10 @@ def test_the_host_may_carry_the_port(talking: Called) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["example.lan", "0"], "the port 0 is out of range"),
-        (["example.lan", "http"], "'http' is no port"),
-        (["example.lan:80", "81"], "carries another port than 81"),
-        (["ex ample"], "'ex ample' is no host"),
+        (["example.lan", "0"], "0 is not a valid port"),
+        (["example.lan", "http"], "'http' is not a valid port"),
+        (["example.lan:80", "81"], "has another port than 81"),
+        (["ex ample"], "'ex ample' is not a valid host"),
     ],
 )
 def test_a_place_that_is_none_is_a_usage_error(
@@ -564,7 +573,7 @@ def test_at_a_terminal_a_wrong_argument_is_a_usage_error(
 ) -> None:
     """The dialogue corrects what is typed into it, not the command line."""
     monkeypatch.setattr(sys, "stdin", Terminal())
-    assert "is no port" in complaint(capsys, "client", "example.lan", "http")
+    assert "is not a valid port" in complaint(capsys, "client", "example.lan", "http")
     assert not prompting.times
 
 
@@ -590,9 +599,8 @@ def test_ping_takes_every_option(pinging: Called) -> None:
             interval=0.5,
             size=64,
             as_json=True,
-            connect_timeout=1,
             reply_timeout=0,
-            wait=2.5,
+            connection=ConnectSettings(connect_timeout=1, wait=2.5),
         ),
     )
 
@@ -618,9 +626,8 @@ def test_bench_takes_every_option(loading: Called) -> None:
             size=64,
             pipeline=4,
             as_json=True,
-            connect_timeout=1,
             reply_timeout=0,
-            wait=2.5,
+            connection=ConnectSettings(connect_timeout=1, wait=2.5),
         ),
     )
 
@@ -629,10 +636,10 @@ def test_bench_takes_every_option(loading: Called) -> None:
     ("arguments", "said"),
     [
         ([], "Missing argument 'HOST'"),
-        (["ex ample"], "'ex ample' is no host"),
-        (["x", "http"], "'http' is no port"),
+        (["ex ample"], "'ex ample' is not a valid host"),
+        (["x", "http"], "'http' is not a valid port"),
         (["x", "--size", "1"], "a message has 2 to "),
-        (["x", "--connect-timeout", "-1"], "'-1' is no time"),
+        (["x", "--connect-timeout", "-1"], "'-1' is not a valid duration"),
     ],
 )
 @pytest.mark.parametrize("command", ["ping", "bench"])
@@ -662,7 +669,7 @@ def test_who_measures_takes_the_options_of_tls(
     """A context if there is one; a file that cannot be read is a failure, not a usage error."""
     called = {"ping": pinging, "bench": loading}[command]
     assert run(command, "localhost", f"--tls-ca={ca_file(tmp_path)}") == CODE
-    assert called.arguments[1].tls.verify_mode is ssl.CERT_REQUIRED
+    assert called.arguments[1].connection.tls.verify_mode is ssl.CERT_REQUIRED
     missing = tmp_path / "missing.pem"
     text = complaint(capsys, command, "localhost", f"--tls-ca={missing}", code=1)
     assert text == f"cannot read '{missing}': No such file or directory"
@@ -699,7 +706,7 @@ def test_any_tls_option_means_tls(
         "key": key_file(tmp_path, leaf),
     }
     assert run("client", "-m", "x", *(word.format_map(files) for word in arguments)) == CODE
-    context = talking.arguments[2].tls
+    context = talking.arguments[2].connection.tls
     assert context.verify_mode is (ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE)
     assert ("no certificate is verified" in capsys.readouterr().err) is not verifies
 

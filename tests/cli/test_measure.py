@@ -8,7 +8,8 @@ import pytest
 
 from trio_upper.cli import bench, ping
 from trio_upper.cli.main import main
-from trio_upper.client.connect import Target
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 
 
 class Called:
@@ -36,7 +37,9 @@ def test_ping_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     called = Called(monkeypatch, ping)
     assert run("ping", "h:9", "-c", "3", "-i", "0", "-s", "64", "--json", "--wait", "2") == 1
     assert called.target == Target(host="h", port=9)
-    assert called.options == ping.Options(count=3, interval=0, size=64, as_json=True, wait=2)
+    assert called.options == ping.Options(
+        count=3, interval=0, size=64, as_json=True, connection=ConnectSettings(wait=2)
+    )
 
 
 def test_ping_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +74,7 @@ def test_bench_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ping", "Missing argument 'HOST'"),
         ("ping h -c 0", "there must be one round trip at least"),
         ("ping h -s 1", "a message has 2 to 65536 bytes"),
-        ("ping h:0", "out of range"),
+        ("ping h:0", "0 is not a valid port"),
         ("bench h --clients 0", "there must be one client"),
         ("bench h --seconds 0", "not over at once"),
         ("bench h --size none", "not a valid integer"),

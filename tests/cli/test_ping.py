@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import signal
-import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from tests.helpers.commands import (
 from trio_upper.cli import ping
 from trio_upper.cli.ping import Options, Reasons, explain
 from trio_upper.client.failures import Cause
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.measure.pinger import PATIENCE, Failed, Trouble
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 from trio_upper.stdio.streams import OutputClosed, OutputError
@@ -68,7 +68,7 @@ upper = answering(right)
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     bound_runs(monkeypatch)
-    monkeypatch.setattr(ping, "connect", made.connect)
+    monkeypatch.setattr(ping, "open_connection", made.open_connection)
     monkeypatch.setattr(ping, "open_output", lambda: made.output)
     monkeypatch.setattr(ping, "end_by", kill)
     return made
@@ -189,12 +189,12 @@ def test_a_lost_connection_is_a_line_too(world: World) -> None:
 
 def test_it_connects_as_the_options_have_it(world: World) -> None:
     """To wait for a server that starts is for the first connection; later it is a failure."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    settings = ConnectSettings(connect_timeout=3, wait=60)
     world.meets(cannot_connect(), upper)
-    run(count=2, connect_timeout=3, wait=60, tls=tls)
+    run(count=2, connection=settings)
     assert world.dialled == [
-        (TARGET, {"connect_timeout": 3, "wait": 60, "tls": tls}),
-        (TARGET, {"connect_timeout": 3, "wait": 0, "tls": tls}),
+        (TARGET, settings),
+        (TARGET, ConnectSettings(connect_timeout=3, wait=0)),
     ]
 
 
@@ -353,7 +353,7 @@ def test_like_reasons_are_counted_together() -> None:
         "2 x closing, no message for 1 s",
         f"2 x {cannot_connect(seconds=1)}",
         "1 x the server reset the connection",
-        "1 x the server's machine does not answer any more",
+        "1 x the server's machine no longer answers",
     ]
 
 

@@ -7,7 +7,15 @@ import ssl
 import pytest
 import trio
 
-from trio_upper.client.failures import Attempt, CannotConnect, Cause, broken, looks_like_tls
+from trio_upper.client.failures import (
+    Attempt,
+    BindFailed,
+    CannotConnect,
+    Cause,
+    NoSuchVersion,
+    broken,
+    looks_like_tls,
+)
 
 SYSTEM_ERRORS = [
     (errno.ECONNREFUSED, Cause.REFUSED),
@@ -17,14 +25,18 @@ SYSTEM_ERRORS = [
     (errno.ETIMEDOUT, Cause.TIMED_OUT),
     (errno.EACCES, Cause.FORBIDDEN),
     (errno.EPERM, Cause.FORBIDDEN),
-    (errno.ENETUNREACH, Cause.UNREACHABLE),
-    (errno.EHOSTUNREACH, Cause.UNREACHABLE),
-    (errno.ENETDOWN, Cause.UNREACHABLE),
-    (errno.EHOSTDOWN, Cause.UNREACHABLE),
-    (errno.EAFNOSUPPORT, Cause.UNREACHABLE),
+    (errno.ENETUNREACH, Cause.NO_ROUTE),
+    (errno.EHOSTUNREACH, Cause.NO_NEIGHBOUR),
+    (errno.ENETDOWN, Cause.NO_ROUTE),
+    (errno.EHOSTDOWN, Cause.NO_NEIGHBOUR),
+    (errno.EAFNOSUPPORT, Cause.NO_LOCAL_ADDRESS),
     (errno.EADDRNOTAVAIL, Cause.NO_LOCAL_ADDRESS),
     (errno.ENODEV, Cause.SCOPE_UNKNOWN),
-    (errno.EMFILE, Cause.OTHER),
+    (errno.EMFILE, Cause.TOO_MANY_FILES),
+    (errno.ENFILE, Cause.TOO_MANY_FILES),
+    (errno.EIO, Cause.OTHER),
+    (10061, Cause.REFUSED),
+    (10065, Cause.NO_NEIGHBOUR),
 ]
 
 LOOKUP_ERRORS = [
@@ -34,9 +46,12 @@ LOOKUP_ERRORS = [
     (socket.gaierror(socket.EAI_AGAIN, "?"), Cause.NAME_SERVER),
     (socket.gaierror(socket.EAI_FAIL, "?"), Cause.NAME_SERVER),
     (None, Cause.NAME_SERVER),
-    (UnicodeError("label too long"), Cause.MALFORMED),
+    (UnicodeError("label too long"), Cause.NAME_MALFORMED),
     (socket.gaierror(socket.EAI_MEMORY, "Memory allocation failure"), Cause.OTHER),
-    (OSError(errno.EMFILE, "?"), Cause.OTHER),
+    (OSError(errno.EMFILE, "?"), Cause.TOO_MANY_FILES),
+    (NoSuchVersion("no IPv6 address"), Cause.NO_SUCH_VERSION),
+    (socket.gaierror(11001, "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(11002, "?"), Cause.NAME_SERVER),
 ]
 
 TLS_REASONS = [
@@ -126,7 +141,7 @@ def test_sentence() -> None:
         "cannot connect to example.lan port 8746: refused "
         "(tried 192.168.1.7, fe80::1%eth0 and fd00::7, 0.02 s): "
         "the machine answered, but nothing listens on that port: "
-        "is the server running, and with --host?"
+        "is the server running, and with --public?"
     )
     assert (failure.host, failure.port, failure.seconds) == ("example.lan", 8746, 0.0213)
     assert failure.cause is Cause.REFUSED
@@ -169,7 +184,7 @@ def test_verify_codes(code: int, cause: Cause) -> None:
     [
         (trio.TooSlowError(), Cause.TLS_SILENT),
         (broken_by(OSError(errno.ECONNRESET, "?")), Cause.TLS_CLOSED),
-        (broken_by(OSError(errno.EHOSTUNREACH, "?")), Cause.UNREACHABLE),
+        (broken_by(OSError(errno.EHOSTUNREACH, "?")), Cause.NO_NEIGHBOUR),
         (broken_by(RuntimeError("a bug")), Cause.OTHER),
     ],
 )
@@ -184,17 +199,79 @@ def test_time_out_before_the_handshake() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "cause"),
+    ("address", "number", "cause"),
     [
-        ("fe80::1", Cause.SCOPE_MISSING),
-        ("fe80::1%eth0", Cause.OTHER),
-        ("192.0.2.1", Cause.OTHER),
+        ("fe80::1", errno.EINVAL, Cause.SCOPE_MISSING),
+        ("fe80::1", errno.ENETUNREACH, Cause.SCOPE_MISSING),
+        ("fe80::1%eth0", errno.EINVAL, Cause.OTHER),
+        ("192.0.2.1", errno.EINVAL, Cause.OTHER),
+        ("255.255.255.255", errno.ENETUNREACH, Cause.NOT_ONE_MACHINE),
+        ("192.0.2.255", errno.EACCES, Cause.NOT_ONE_MACHINE),
+        ("224.0.0.1", errno.ENETUNREACH, Cause.NOT_ONE_MACHINE),
+        ("ff02::1", errno.ENETUNREACH, Cause.NOT_ONE_MACHINE),
+        ("192.0.2.255", errno.ECONNREFUSED, Cause.REFUSED),
+        ("192.0.2.1", errno.ENETUNREACH, Cause.NO_ROUTE),
     ],
 )
-def test_missing_scope(address: str, cause: Cause) -> None:
-    """An invalid argument means a missing scope only where one can be missing."""
-    attempt = Attempt(address=address, error=OSError(errno.EINVAL, "Invalid argument"))
+def test_what_is_wrong_with_the_address_itself(address: str, number: int, cause: Cause) -> None:
+    """A missing scope and the address of a group explain what the kernel says of them."""
+    attempt = Attempt(address=address, error=OSError(number, "?"))
     assert CannotConnect("box", 1, attempts=(attempt,), seconds=0).cause is cause
+
+
+def test_refused_by_this_machine() -> None:
+    """An address of this machine needs no hint at what other machines can reach."""
+    refused = OSError(errno.ECONNREFUSED, "?")
+    attempt = Attempt(address="127.0.0.1", error=refused, own=True)
+    failure = CannotConnect("localhost", 1, attempts=(attempt,), seconds=0)
+    assert failure.cause is Cause.REFUSED_HERE
+    assert str(failure).endswith("is the server running?")
+
+
+def test_a_bind_that_fails() -> None:
+    """The address to connect from is at fault, not the one to connect to."""
+    assert failed(BindFailed(errno.EADDRNOTAVAIL, "?")).cause is Cause.BIND
+
+
+def test_the_hint_has_the_port() -> None:
+    """The command that opens a firewall can be copied."""
+    assert "sudo ufw allow 8746/tcp" in str(failed(trio.TooSlowError()))
+
+
+def test_an_address_that_may_be_meant_with_a_port() -> None:
+    """``::1:8746`` is an address; when it fails the brackets that may be missing are shown."""
+    attempt = Attempt(address="::1:8746", error=OSError(errno.ENETUNREACH, "?"))
+    failure = CannotConnect("::1:8746", 8746, attempts=(attempt,), seconds=0)
+    assert str(failure).endswith("; for that address with a port, write [::1]:8746")
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [
+        ("i❤.example", "write its ASCII form, xn--i-7iq.example"),
+        ("ä" * 80, Cause.NAME_NOT_IDNA.hint),
+    ],
+)
+def test_a_name_that_idna_refuses(host: str, hint: str) -> None:
+    """The rule that it breaks, and the ASCII form if there is one."""
+    failure = lookup_failed(UnicodeError("Codepoint U+2764 not allowed"), host)
+    assert failure.cause is Cause.NAME_NOT_IDNA
+    assert "Codepoint U+2764 not allowed" in str(failure)
+    assert failure.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("error", "connected", "words"),
+    [
+        (trio.TooSlowError(), False, "192.0.2.1 did not answer"),
+        (OSError(errno.ECONNREFUSED, "?"), False, "192.0.2.1: refused"),
+        (OSError(errno.EIO, "disk error"), False, "192.0.2.1: disk error"),
+        (trio.TooSlowError(), True, f"192.0.2.1: {Cause.TLS_SILENT.words}"),
+    ],
+)
+def test_an_attempt_in_a_few_words(error: Exception, connected: bool, words: str) -> None:
+    """For a line about another address that was better."""
+    assert str(Attempt(address="192.0.2.1", error=error, connected=connected)) == words
 
 
 def test_unknown_scope() -> None:
@@ -206,7 +283,7 @@ def test_unknown_scope() -> None:
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (failed(OSError(errno.EMFILE, "Error connecting to ('::1', 1)")), "Too many open files"),
+        (failed(OSError(errno.EIO, "Error connecting to ('::1', 1): Input error")), "Input error"),
         (failed(RuntimeError("two\nlines")), "two lines"),
         (failed(RuntimeError()), "RuntimeError"),
         (failed(ssl.SSLError(1, "two\nlines"), connected=True), "two lines"),
@@ -231,7 +308,7 @@ def test_the_most_telling_cause() -> None:
     assert failed(nowhere, silent, refused).cause is Cause.REFUSED
     assert failed(refused, silent, nowhere).cause is Cause.REFUSED
     assert failed(nowhere, silent).cause is Cause.TIMED_OUT
-    assert failed(OSError(errno.EMFILE, "?"), nowhere).cause is Cause.OTHER
+    assert failed(OSError(errno.EIO, "?"), silent).cause is Cause.TIMED_OUT
 
 
 def test_a_handshake_tells_more_than_other_addresses() -> None:
@@ -260,9 +337,9 @@ def test_every_cause_has_its_own_words_and_hint() -> None:
         (broken_by(broken_by(OSError(errno.EPIPE, "?"))), "the server reset the connection"),
         (
             broken_by(OSError(errno.ETIMEDOUT, "?")),
-            "the server's machine does not answer any more",
+            "the server's machine no longer answers",
         ),
-        (broken_by(OSError(errno.EHOSTUNREACH, "?")), "the network to the server is gone"),
+        (broken_by(OSError(errno.ENETUNREACH, "?")), "the network to the server is gone"),
         (
             broken_by(tls_error("UNEXPECTED_EOF_WHILE_READING")),
             "the server cut the connection without ending TLS",
@@ -272,7 +349,7 @@ def test_every_cause_has_its_own_words_and_hint() -> None:
             Cause.TLS_CERTIFICATE_WANTED.sentence,
         ),
         (broken_by(tls_error("BAD_RECORD_MAC")), "TLS failed, bad record mac"),
-        (broken_by(OSError(errno.EIO, "?")), "the connection broke, Input/output error"),
+        (broken_by(OSError(errno.EIO, "disk error")), "the connection broke, disk error"),
         (RuntimeError("why {not}"), "the connection broke, why {not}"),
         (trio.BrokenResourceError(), "the connection broke"),
     ],

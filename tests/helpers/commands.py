@@ -13,10 +13,13 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from tests.helpers.waiting import TIMEOUT_SECONDS, VIRTUAL_TIMEOUT_SECONDS
-from trio_upper.client.connect import Target
+from trio_upper.client.connect import Connection
 from trio_upper.client.failures import Attempt, CannotConnect
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 
 TARGET = Target(host="example.lan", port=80)
+ADDRESS = "192.0.2.1"
 
 HalfCloseable = trio.abc.HalfCloseableStream
 Peer = Callable[[HalfCloseable], Awaitable[object]]
@@ -26,7 +29,7 @@ def cannot_connect(
     number: int = errno.ECONNREFUSED,
     *,
     host: str = TARGET.host,
-    address: str = "192.0.2.1",
+    address: str = ADDRESS,
     seconds: float = 0.5,
 ) -> CannotConnect:
     """Return the failure of the one attempt at `host`, by default because it was refused."""
@@ -117,15 +120,25 @@ class Network:
         self.delay = 0.0
         self.pair: Callable[[], tuple[HalfCloseable, HalfCloseable]] = memory_stream_pair
         self.wrap: Callable[[HalfCloseable], trio.abc.Stream] = lambda stream: stream
-        #: The target and the options of each attempt.
-        self.dialled: list[tuple[Target, dict[str, object]]] = []
+        #: How often it was connected to, or tried to.
+        self.attempts = 0
+        #: The target and the settings of each attempt.
+        self.dialled: list[tuple[Target, ConnectSettings]] = []
         #: What was returned for those that succeeded.
         self.streams: list[trio.abc.Stream] = []
 
-    async def connect(self, target: Target = TARGET, **options: object) -> trio.abc.Stream:
-        """Take the place of `trio_upper.client.connect.connect`."""
+    async def open_connection(self, target: Target, settings: ConnectSettings) -> Connection:
+        """Take the place of `trio_upper.client.connect.open_connection`."""
+        self.dialled.append((target, settings))
+        stream = await self.connect()
+        return Connection(
+            stream=stream, target=target, address=ADDRESS, lookup_seconds=0.0012, seconds=0.0004
+        )
+
+    async def connect(self) -> trio.abc.Stream:
+        """Return a stream to the next peer, or raise the reason why there is none."""
         await trio.sleep(self.delay)
-        self.dialled.append((target, options))
+        self.attempts += 1
         peer = self.next_peer()
         if isinstance(peer, Exception):
             raise peer

@@ -15,7 +15,8 @@ from tests.helpers.streams import Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from trio_upper.client.connect import Target, connect
+from trio_upper.client.connect import connect
+from trio_upper.client.target import Target
 from trio_upper.measure.load import (
     FEWEST_MESSAGES,
     JOINING,
@@ -45,7 +46,7 @@ class World(Network):
     """Where clients connect to: to one of the peers each in turn."""
 
     def next_peer(self) -> Peer | Exception:
-        return self.peers[(len(self.dialled) - 1) % len(self.peers)]
+        return self.peers[(self.attempts - 1) % len(self.peers)]
 
     async def run(
         self,
@@ -68,7 +69,7 @@ class World(Network):
             ),
         )
         await bench.run()
-        assert len(self.dialled) == clients
+        assert self.attempts == clients
         assert bench.joined == clients
         return bench
 

@@ -17,7 +17,8 @@ from tests.helpers.streams import Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair
 
-from trio_upper.client.connect import Target, connect
+from trio_upper.client.connect import connect
+from trio_upper.client.target import Target
 from trio_upper.measure.pinger import (
     ASCII_TEXT,
     CLOSE_TIMEOUT,

@@ -2,10 +2,9 @@
 
 import json
 import signal
-import ssl
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,9 @@ import trio
 from trio_upper.cli.output import is_terminal, say, sole_error
 from trio_upper.cli.ping import Reasons
 from trio_upper.cli.signals import end_by, until_signal
-from trio_upper.client.connect import Target, connect
+from trio_upper.client.connect import open_connection
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 from trio_upper.measure.histogram import draw, in_milliseconds
 from trio_upper.measure.load import Bench, Settings
 from trio_upper.platform import raise_descriptor_limit
@@ -32,11 +33,9 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Settings):
-    """What ``bench`` is told; times in seconds, 0 means no limit. `tls` None is plain TCP."""
+    """The options of ``bench``; times in seconds, 0 means no limit."""
 
-    connect_timeout: float = 10.0
-    wait: float = 0.0
-    tls: ssl.SSLContext | None = None
+    connection: ConnectSettings = field(default_factory=ConnectSettings)
     as_json: bool = False
 
 
@@ -59,13 +58,9 @@ def run(target: Target, options: Options) -> int:
 
 
 async def _run(target: Target, options: Options) -> int | signal.Signals:
-    dial = partial(
-        connect,
-        target,
-        connect_timeout=options.connect_timeout,
-        wait=options.wait,
-        tls=options.tls,
-    )
+    async def dial() -> trio.abc.Stream:
+        return (await open_connection(target, options.connection)).stream
+
     bench = Bench(dial, options)
     received = await until_signal(partial(_run_shown, bench))
     if received is signal.SIGHUP:  # the terminal has gone, nobody is left to read

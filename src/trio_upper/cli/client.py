@@ -2,11 +2,10 @@
 
 import os
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
@@ -15,9 +14,11 @@ import trio
 from trio_upper.cli import progress
 from trio_upper.cli.output import is_terminal, say, sole_error
 from trio_upper.cli.signals import end_by, until_signal
-from trio_upper.client.connect import Target, connect
+from trio_upper.client.connect import open_connection
 from trio_upper.client.converse import Ending, Outcome, converse
 from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
+from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
+from trio_upper.client.target import Target
 from trio_upper.protocol import read_notice
 from trio_upper.stdio.streams import InputError, OutputClosed, OutputError, open_input, open_output
 from trio_upper.terminal.prompt import escape
@@ -38,13 +39,15 @@ Tell = Callable[[str], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a client is told; times in seconds, 0 means no limit. `tls` None is plain TCP."""
+    """The options of ``client``.
 
-    connect_timeout: float = 10.0
-    reply_timeout: float = 30.0
-    wait: float = 0.0
+    `reply_timeout` is how long a reply may be owed without a byte of it coming, in seconds; 0: no
+    limit. `quiet` shows replies and errors only.
+    """
+
+    connection: ConnectSettings = field(default_factory=ConnectSettings)
+    reply_timeout: float = REPLY_TIMEOUT_SECONDS
     quiet: bool = False
-    tls: ssl.SSLContext | None = None
 
 
 def run(target: Target, messages: Sequence[str], options: Options) -> int:
@@ -113,16 +116,14 @@ async def dial(target: Target, options: Options, tell: Tell) -> trio.abc.Stream:
     async with trio.open_nursery() as nursery:
         if not options.quiet:
             nursery.start_soon(_tell_if_slow, target, options, tell)
-        stream = await connect(
-            target, connect_timeout=options.connect_timeout, wait=options.wait, tls=options.tls
-        )
+        connection = await open_connection(target, options.connection)
         nursery.cancel_scope.cancel()
-    return stream
+    return connection.stream
 
 
 async def _tell_if_slow(target: Target, options: Options, tell: Tell) -> None:
     await trio.sleep(SLOW)
-    how = f", trying for {options.wait:g} s" if options.wait else ""
+    how = f", trying for {options.connection.wait:g} s" if options.connection.wait else ""
     await tell(f"connecting to {target.host} port {target.port}{how} …")
 
 

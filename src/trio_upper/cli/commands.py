@@ -216,7 +216,7 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
     for; otherwise HOST is 127.0.0.1 and PORT 8746.
     """  # noqa: D301
     from trio_upper.cli import client as command
-    from trio_upper.client.connect import parse_target
+    from trio_upper.client.target import parse_target
 
     with failing(click.UsageError):
         target = parse_target(host, port)
@@ -281,7 +281,7 @@ def bench(host: str, port: str | None, **options: Any) -> int:
 
 def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) -> int:
     """Run `command`, the module of ``ping`` or ``bench``, with what the command line says."""
-    from trio_upper.client.connect import parse_target
+    from trio_upper.client.target import parse_target
 
     with failing(click.UsageError):
         target = parse_target(host, port)

@@ -12,8 +12,8 @@ import trio
 from trio_upper.cli.client import Options, dial, explain, hold, quote
 from trio_upper.cli.output import sole_error
 from trio_upper.cli.signals import end_by, until_signal
-from trio_upper.client.connect import Target, parse_target, split_host
 from trio_upper.client.failures import CannotConnect
+from trio_upper.client.target import Target, parse_target, split_host
 from trio_upper.terminal.editor import open_prompt
 from trio_upper.terminal.history import history_path
 from trio_upper.terminal.prompt import HungUp, Interrupted, Prompt, Talk

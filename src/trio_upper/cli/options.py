@@ -9,25 +9,28 @@ from typing import Any
 import click
 
 from trio_upper.cli.output import say
+from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
 
 PEM = click.Path(path_type=Path)
 
+CONNECT = ConnectSettings()
+
 
 class Seconds(click.ParamType[float]):
-    """A time in seconds, 0 or more; NaN and infinity are none."""
+    """A duration in seconds, 0 or more, finite."""
 
     name = "seconds"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Return the time, or fail with a usage error."""
+        """Return the duration, or fail with a usage error."""
         try:
             seconds = math.nan if "_" in str(value) else float(value)
         except ValueError:
             seconds = math.nan
         if not 0 <= seconds < math.inf:
-            self.fail(f"{value!r} is no time: it is a number of seconds, 0 or more", param, ctx)
+            self.fail(f"{value!r} is not a valid duration; give seconds, 0 or more", param, ctx)
         return seconds
 
 
@@ -41,12 +44,12 @@ class ListeningPort(click.ParamType[int]):
         text = str(value)
         port = int(text) if text.isascii() and text.isdigit() else -1
         if not 0 <= port <= 65535:
-            self.fail(f"{value!r} is no port: it is a number from 0 to 65535", param, ctx)
+            self.fail(f"{value!r} is not a valid port; use a number from 0 to 65535", param, ctx)
         return port
 
 
 class Whole(click.IntRange):
-    """A whole number of some least size; click would say of others that they are no "range"."""
+    """A whole number with a minimum; click would call it a "range" in its messages."""
 
     name = "integer"
 
@@ -57,27 +60,27 @@ def connection_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--connect-timeout",
             type=Seconds(),
-            default=10,
-            help="For resolving and connecting, all addresses together; 0: no limit.",
+            default=CONNECT.connect_timeout,
+            help="Limit for resolving and connecting, all addresses together; 0: no limit.",
         ),
         click.option(
             "--reply-timeout",
             type=Seconds(),
-            default=30,
-            help="A reply is owed and nothing has come for so long; 0: no limit.",
+            default=REPLY_TIMEOUT_SECONDS,
+            help="Give up when no reply arrives for this long; 0: no limit.",
         ),
         click.option(
             "--wait",
             type=Seconds(),
-            default=0,
-            help="Keep trying to connect for so long, to a server that is still starting.",
+            default=CONNECT.wait,
+            help="Keep trying to connect for this long, to a server that is still starting.",
         ),
         click.option("--tls", is_flag=True, help="Speak TLS; the options below imply it."),
         click.option(
             "--tls-ca", type=PEM, metavar="FILE", help="Trust the CAs in FILE, not the system's."
         ),
         click.option(
-            "--insecure", is_flag=True, help="Verify nothing: anybody may be at the other end."
+            "--insecure", is_flag=True, help="Verify nothing: anyone may be at the other end."
         ),
         click.option("--tls-cert", type=PEM, metavar="FILE", help="Client certificate."),
         click.option(
@@ -96,9 +99,11 @@ def connection_settings(
     insecure: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
+    connect_timeout: float,
+    wait: float,
     **others: Any,
 ) -> dict[str, Any]:
-    """Return what `connection_options` and `others` give, with a TLS context or None."""
+    """Return `others`, and as `connection` what `connection_options` say of connecting."""
     context = None
     if tls or tls_ca or insecure or tls_cert or tls_key:
         from trio_upper.tls import client_context
@@ -106,8 +111,9 @@ def connection_settings(
         with failing():
             context = client_context(ca=tls_ca, insecure=insecure, cert=tls_cert, key=tls_key)
     if insecure:
-        say("--insecure: no certificate is verified, anybody may be at the other end")
-    return {"tls": context, **others}
+        say("--insecure: no certificate is verified, anyone may be at the other end")
+    connection = ConnectSettings(connect_timeout=connect_timeout, wait=wait, tls=context)
+    return {"connection": connection, **others}
 
 
 @contextmanager

@@ -6,9 +6,8 @@ the summary, and the exit code tells how it went, not what ended it.
 
 import json
 import signal
-import ssl
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -16,8 +15,10 @@ import trio
 from trio_upper.cli.client import quote
 from trio_upper.cli.output import say, sole_error
 from trio_upper.cli.signals import end_by, until_signal
-from trio_upper.client.connect import Target, connect
+from trio_upper.client.connect import open_connection
 from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
+from trio_upper.client.settings import ConnectSettings
+from trio_upper.client.target import Target
 from trio_upper.measure.histogram import in_milliseconds
 from trio_upper.measure.pinger import Failed, Pinger, RoundTrip, Settings, Trouble
 from trio_upper.protocol import NOTICE_PREFIX, read_notice
@@ -27,14 +28,12 @@ from trio_upper.terminal.prompt import escape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(Settings):
-    """What ``ping`` is told; times in seconds, 0 means no limit. `tls` None is plain TCP.
+    """The options of ``ping``; times in seconds, 0 means no limit.
 
-    `wait` is for the first connection; to connect again later is tried once a round trip.
+    `connection.wait` is for the first connection; a lost one is tried again once a round trip.
     """
 
-    connect_timeout: float = 10.0
-    wait: float = 0.0
-    tls: ssl.SSLContext | None = None
+    connection: ConnectSettings = field(default_factory=ConnectSettings)
     as_json: bool = False
 
 
@@ -108,7 +107,7 @@ class _Ping:
     def __init__(self, target: Target, options: Options) -> None:
         self._target = target
         self._options = options
-        self._wait = options.wait
+        self._settings = options.connection
         self._pinger = Pinger(self._connect, options)
         self._reasons = Reasons(options.reply_timeout)
 
@@ -124,11 +123,8 @@ class _Ping:
         return received or (0 if all_right else 1)
 
     async def _connect(self) -> trio.abc.Stream:
-        options = self._options
-        wait, self._wait = self._wait, 0.0
-        return await connect(
-            self._target, connect_timeout=options.connect_timeout, wait=wait, tls=options.tls
-        )
+        settings, self._settings = self._settings, replace(self._settings, wait=0)
+        return (await open_connection(self._target, settings)).stream
 
     async def _show(self, output: Output, round_trip: RoundTrip) -> None:
         line = self._line(round_trip)

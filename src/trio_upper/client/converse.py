@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from trio_upper.client.account import Account
+from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS
 from trio_upper.platform import reuse_large_blocks
 
 # Large reads make a bulk transfer fast; a small message needs no more room for that.
@@ -63,7 +64,7 @@ async def converse(
     source: AsyncIterable[bytes],
     sink: Callable[[bytes], Awaitable[object]],
     *,
-    reply_timeout: float,
+    reply_timeout: float = REPLY_TIMEOUT_SECONDS,
 ) -> Outcome:
     """Send all that `source` yields, await `sink` with the replies as they come, in any split.
 

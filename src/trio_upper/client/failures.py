@@ -1,29 +1,37 @@
 """What goes wrong in connecting, in sentences for people; no I/O.
 
-`Cause` is the table: a row for each cause, with the words that name it and the hint what to check
-next. `CannotConnect` makes one line of a row and of what was tried; `broken` does the same for a
-connection that was there already.
+`Cause` is the table: a row for each cause, with the words that name it and the hint at what to
+check next. `CannotConnect` makes one line of a row and of what was tried; `broken` does the same
+for a connection that was there already.
 """
 
 import enum
 import errno
-import os
+import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
 
 import trio
 
+from trio_upper.client.target import with_brackets
 from trio_upper.tls import Reason, reason_of, words_of
+
+_HUNG_UP = (
+    "something accepted the connection and hung up: a proxy or port forwarder without its server, "
+    "a firewall, or a wrong port?"
+)
 
 
 @enum.unique
 class Cause(enum.Enum):
-    """Why no connection came about: the words that name it, and the hint what to check next.
+    """Why there is no connection: the words that name it, and the hint at what to check next.
 
-    The order is that of telling: when several addresses failed in different ways, the first of
-    these counts. Whoever spoke TLS, or hung up, was there; a refusal comes from a machine that is;
-    silence and a missing route say less and less about the other side.
+    The order is that of importance: when several addresses failed in different ways, the first of
+    these is reported. A peer that spoke TLS, or hung up, was there; a refusal comes from a machine
+    that is; silence and a missing route say less and less about the other side.
+
+    ``{detail}`` in the words is what the system says, ``{port}`` in the hint is the port.
     """
 
     TLS_UNTRUSTED = (
@@ -32,7 +40,7 @@ class Cause(enum.Enum):
     )
     TLS_WRONG_NAME = (
         "the server's TLS certificate is for another name",
-        "connect by a name that the certificate holds, if this is the right server",
+        "use a name that the certificate lists, if this is the right server",
     )
     TLS_EXPIRED = (
         "the server's TLS certificate has expired, or is not valid yet",
@@ -59,8 +67,8 @@ class Cause(enum.Enum):
         "does it want a client certificate (--tls-cert), or are its ciphers too old?",
     )
     TLS_NOT_SPOKEN = (
-        "the server speaks no TLS",
-        "is it the right port? a server without TLS is reached without --tls",
+        "the server does not speak TLS",
+        "is it the right port? to reach a server without TLS, leave out --tls",
     )
     TLS_WANTED = ("the server wants TLS", "add --tls")
     TLS_CLOSED = (
@@ -72,42 +80,71 @@ class Cause(enum.Enum):
         "does it speak TLS on that port?",
     )
     TLS_FAILED = ("the TLS handshake failed, {detail}", "does it speak TLS on that port?")
-    RESET = (
-        "reset at once",
-        "the machine is there, but hung up: wrong port, or a firewall or proxy in between?",
-    )
+    RESET = ("reset at once", _HUNG_UP)
+    CLOSED = ("closed at once", _HUNG_UP)
     REFUSED = (
         "refused",
         (
             "the machine answered, but nothing listens on that port: "
-            "is the server running, and with --host?"
+            "is the server running, and with --public?"
         ),
     )
-    FORBIDDEN = (
-        "not permitted",
-        "a firewall on this machine forbids it, or it is a broadcast address",
+    REFUSED_HERE = (
+        "refused by this machine itself",
+        "nothing listens on that port here: is the server running?",
     )
-    TIMED_OUT = ("timed out", "no answer: wrong address, or a firewall drops it")
+    FORBIDDEN = ("not permitted", "a firewall on this machine forbids it")
+    TIMED_OUT = (
+        "timed out",
+        (
+            "no answer: wrong address, or a firewall drops it; on the server's machine, "
+            "`sudo ufw allow {port}/tcp` or `sudo firewall-cmd --add-port={port}/tcp` opens it"
+        ),
+    )
     SCOPE_MISSING = (
         "the link-local address does not say on which network it is",
         "add the interface, as in fe80::1%eth0",
     )
-    OTHER = ("{detail}", "these are the system's own words")
-    UNREACHABLE = (
-        "unreachable",
-        "no route: is this machine on that network, and is the other one up?",
+    NOT_ONE_MACHINE = (
+        "no way there for TCP",
+        "this looks like a broadcast or multicast address; give the address of one machine",
+    )
+    NO_NEIGHBOUR = (
+        "host unreachable",
+        (
+            "on this network nobody has that address, or a firewall rejects it: "
+            "is the machine on, is the address right?"
+        ),
+    )
+    NO_ROUTE = (
+        "network unreachable",
+        "this machine knows no way there: is it on that network?",
     )
     NO_LOCAL_ADDRESS = (
         "this machine has no address to connect from",
         "is IPv6 switched off here (for an IPv6 address), or are all local ports in use?",
     )
-    MALFORMED = (
-        "the address is malformed",
-        "allowed are a name, an IPv4 address and an IPv6 address, as in fe80::1%eth0",
+    BIND = (
+        "this machine does not have the address to connect from",
+        "give --bind an address of this machine",
+    )
+    TOO_MANY_FILES = ("too many open files", "raise `ulimit -n`, or use fewer --clients")
+    OTHER = ("{detail}", "try the IP address, and another machine, to see where the fault is")
+    NAME_MALFORMED = (
+        "the name is malformed",
+        "give a name, an IPv4 address or an IPv6 address",
+    )
+    NAME_NOT_IDNA = (
+        "the name is not valid as an internationalized domain name, {detail}",
+        "write its ASCII form, as in xn--strae-oqa.example",
     )
     SCOPE_UNKNOWN = (
         "the address names an interface that is not there",
-        "after the % stands an interface of this machine, and before it an address fe80::...",
+        "write fe80::…%INTERFACE, with an interface of this machine",
+    )
+    NO_SUCH_VERSION = (
+        "the host has {detail}",
+        "leave out -4, -6 and --bind to use what addresses it has",
     )
     NAME_NOT_FOUND = ("name not found", "is it spelled right?")
     NAME_SERVER = (
@@ -121,7 +158,7 @@ class Cause(enum.Enum):
 
     @property
     def sentence(self) -> str:
-        """Words and hint in one line, for a place that names no address."""
+        """Words and hint in one line, where there is no address to name."""
         return f"{self.words}: {self.hint}"
 
 
@@ -136,22 +173,42 @@ _ERRNO_CAUSES = {
     errno.ETIMEDOUT: Cause.TIMED_OUT,
     errno.EACCES: Cause.FORBIDDEN,
     errno.EPERM: Cause.FORBIDDEN,
-    errno.ENETUNREACH: Cause.UNREACHABLE,
-    errno.EHOSTUNREACH: Cause.UNREACHABLE,
-    errno.ENETDOWN: Cause.UNREACHABLE,
-    errno.EHOSTDOWN: Cause.UNREACHABLE,
-    errno.EAFNOSUPPORT: Cause.UNREACHABLE,
+    errno.ENETUNREACH: Cause.NO_ROUTE,
+    errno.ENETDOWN: Cause.NO_ROUTE,
+    errno.EHOSTUNREACH: Cause.NO_NEIGHBOUR,
+    errno.EHOSTDOWN: Cause.NO_NEIGHBOUR,
+    errno.EAFNOSUPPORT: Cause.NO_LOCAL_ADDRESS,
     errno.EADDRNOTAVAIL: Cause.NO_LOCAL_ADDRESS,
     errno.ENODEV: Cause.SCOPE_UNKNOWN,
+    errno.EMFILE: Cause.TOO_MANY_FILES,
+    errno.ENFILE: Cause.TOO_MANY_FILES,
+    # Windows reports some errors by these numbers of WinSock alone (winerror.h).
+    10013: Cause.FORBIDDEN,
+    10024: Cause.TOO_MANY_FILES,
+    10047: Cause.NO_LOCAL_ADDRESS,
+    10049: Cause.NO_LOCAL_ADDRESS,
+    10050: Cause.NO_ROUTE,
+    10051: Cause.NO_ROUTE,
+    10053: Cause.RESET,
+    10054: Cause.RESET,
+    10060: Cause.TIMED_OUT,
+    10061: Cause.REFUSED,
+    10064: Cause.NO_NEIGHBOUR,
+    10065: Cause.NO_NEIGHBOUR,
 }
 
-# getaddrinfo(3). EAI_FAIL is a name server that answers, but with an error of its own.
+# getaddrinfo(3). EAI_FAIL is a name server that answers, but with an error of its own. Not every
+# system has every name; the numbers are those of WinSock.
 _LOOKUP_CAUSES = {
-    socket.EAI_NONAME: Cause.NAME_NOT_FOUND,
-    socket.EAI_NODATA: Cause.NAME_NOT_FOUND,
-    socket.EAI_ADDRFAMILY: Cause.NAME_NOT_FOUND,
-    socket.EAI_AGAIN: Cause.NAME_SERVER,
-    socket.EAI_FAIL: Cause.NAME_SERVER,
+    getattr(socket, "EAI_NONAME", 11001): Cause.NAME_NOT_FOUND,
+    getattr(socket, "EAI_NODATA", 11004): Cause.NAME_NOT_FOUND,
+    getattr(socket, "EAI_ADDRFAMILY", 11004): Cause.NAME_NOT_FOUND,
+    getattr(socket, "EAI_AGAIN", 11002): Cause.NAME_SERVER,
+    getattr(socket, "EAI_FAIL", 11003): Cause.NAME_SERVER,
+    11001: Cause.NAME_NOT_FOUND,
+    11002: Cause.NAME_SERVER,
+    11003: Cause.NAME_SERVER,
+    11004: Cause.NAME_NOT_FOUND,
 }
 
 _TLS_CAUSES = {
@@ -171,37 +228,71 @@ _TLS_CAUSES = {
     Reason.OTHER: Cause.TLS_FAILED,
 }
 
-# Where a connection that was there breaks in other words than one that never came about.
+# A connection that was there breaks in other words than one that was never made.
 _BROKEN_WORDS = {
     Cause.RESET: "the server reset the connection",
-    Cause.TIMED_OUT: "the server's machine does not answer any more",
-    Cause.UNREACHABLE: "the network to the server is gone",
+    Cause.TIMED_OUT: "the server's machine no longer answers",
+    Cause.NO_NEIGHBOUR: "the server's machine is no longer on the network",
+    Cause.NO_ROUTE: "the network to the server is gone",
     Cause.TLS_CLOSED: "the server cut the connection without ending TLS",
     Cause.TLS_FAILED: "TLS failed, {detail}",
     Cause.OTHER: "the connection broke, {detail}",
 }
 
 
+class NoSuchVersion(OSError):
+    """A host has addresses, but none of the only IP version that may be used."""
+
+
+class BindFailed(OSError):
+    """A socket cannot be bound to the address that was given to connect from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One address that was tried in vain.
+    """One address that was tried in vain; `str()` of it is a few words for a person.
 
-    `address` is numeric, with its scope if it is link-local. `error` is what came of it, a
-    `trio.TooSlowError` when time ran out first. `connected` tells that TCP was there, so that the
-    error is the TLS handshake's.
+    `address` is numeric, with its scope if it is link-local. `error` is what it failed with, a
+    `trio.TooSlowError` when time ran out first. `connected` means that TCP was there, so that the
+    error is the TLS handshake's. `own` means that the address is one of this machine.
     """
 
     address: str
     error: Exception
     connected: bool = False
+    own: bool = False
+
+    def __str__(self) -> str:
+        """Return the address and what was wrong with it."""
+        if self.unanswered:
+            return f"{self.address} did not answer"
+        return f"{self.address}: {self.cause.words.format(detail=_own_words(_root(self.error)))}"
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether time ran out before any answer."""
+        return isinstance(self.error, trio.TooSlowError) and not self.connected
+
+    @property
+    def cause(self) -> Cause:
+        """Why it was in vain."""
+        root = _root(self.error)
+        if self.connected:
+            return _handshake_cause(root)
+        cause = _transport_cause(root)
+        if cause is Cause.REFUSED and self.own:
+            return Cause.REFUSED_HERE
+        if isinstance(root, OSError):
+            return _cause_of_address(self.address, cause)
+        return cause
 
 
 class CannotConnect(Exception):
-    """No connection came about; `str()` of it is one line for a person, without a traceback.
+    """No connection could be made; `str()` of it is one line for a person.
 
     `attempts` are the addresses tried; none when the host led to none, and then `lookup_error` is
     why (None: the look-up did not end in time). `seconds` is the time it all took. `cause` is the
-    one that tells most.
+    most telling one.
     """
 
     def __init__(
@@ -222,8 +313,18 @@ class CannotConnect(Exception):
         addresses = _listed([attempt.address for attempt in attempts])
         super().__init__(
             f"cannot connect to {host} port {port}: {words} "
-            f"({addresses}, {seconds:.2f} s): {self.cause.hint}"
+            f"({addresses}, {seconds:.2f} s): {self.hint}"
         )
+
+    @property
+    def hint(self) -> str:
+        """What to check next."""
+        hint = self.cause.hint.format(port=self.port)
+        if self.cause is Cause.NAME_NOT_IDNA and (ascii_form := _ascii_form(self.host)):
+            hint = f"write its ASCII form, {ascii_form}"
+        if meant := with_brackets(self.host):
+            hint += f"; for that address with a port, write {meant}"
+        return hint
 
 
 def broken(error: BaseException) -> str:
@@ -252,44 +353,56 @@ def looks_like_tls(first_bytes: bytes) -> bool:
 def _most_telling(
     host: str, attempts: tuple[Attempt, ...], lookup_error: Exception | None
 ) -> tuple[Cause, BaseException]:
-    """Return the cause that comes first in the table, with the error that it was seen by."""
+    """Return the cause that comes first in the table, with the error that showed it."""
     if not attempts:
         error = lookup_error or trio.TooSlowError()
         return _lookup_cause(host, error), error
-    failed = [(_attempt_cause(attempt), _root(attempt.error)) for attempt in attempts]
+    failed = [(attempt.cause, _root(attempt.error)) for attempt in attempts]
     return min(failed, key=lambda pair: _ORDER.index(pair[0]))
 
 
 def _lookup_cause(host: str, error: Exception) -> Cause:
-    if isinstance(error, trio.TooSlowError):
-        return Cause.NAME_SERVER
-    if isinstance(error, UnicodeError):
-        return Cause.MALFORMED
-    if not isinstance(error, socket.gaierror):
-        return Cause.OTHER
-    cause = _LOOKUP_CAUSES.get(error.errno or 0, Cause.OTHER)
-    # No name holds a %, so this was an address, and what was not found is its interface.
-    return Cause.SCOPE_UNKNOWN if cause is Cause.NAME_NOT_FOUND and "%" in host else cause
+    match error:
+        case trio.TooSlowError():
+            return Cause.NAME_SERVER
+        case UnicodeError():
+            return Cause.NAME_MALFORMED if host.isascii() else Cause.NAME_NOT_IDNA
+        case NoSuchVersion():
+            return Cause.NO_SUCH_VERSION
+        case socket.gaierror():
+            cause = _LOOKUP_CAUSES.get(error.errno or 0, Cause.OTHER)
+            # No name has a %, so this was an address, and what was not found is its interface.
+            unknown_scope = cause is Cause.NAME_NOT_FOUND and "%" in host
+            return Cause.SCOPE_UNKNOWN if unknown_scope else cause
+    return _transport_cause(error)
 
 
-def _attempt_cause(attempt: Attempt) -> Cause:
-    root = _root(attempt.error)
-    if not attempt.connected:
-        return _transport_cause(root, attempt.address)
+def _handshake_cause(root: BaseException) -> Cause:
     if isinstance(root, trio.TooSlowError):
         return Cause.TLS_SILENT
     cause = _tls_cause(root) or _transport_cause(root)
     return Cause.TLS_CLOSED if cause is Cause.RESET else cause
 
 
-def _transport_cause(error: BaseException, address: str = "") -> Cause:
-    if isinstance(error, trio.TooSlowError):
-        return Cause.TIMED_OUT
-    if not isinstance(error, OSError):
-        return Cause.OTHER
-    if error.errno == errno.EINVAL and ":" in address and "%" not in address:
+def _transport_cause(error: BaseException) -> Cause:
+    match error:
+        case trio.TooSlowError():
+            return Cause.TIMED_OUT
+        case BindFailed():
+            return Cause.BIND
+        case OSError():
+            return _ERRNO_CAUSES.get(error.errno or 0, Cause.OTHER)
+    return Cause.OTHER
+
+
+def _cause_of_address(address: str, cause: Cause) -> Cause:
+    """Return `cause`, or what is wrong with the address itself if that explains it."""
+    ip = ipaddress.ip_address(address)
+    if ip.version == 6 and ip.is_link_local and ip.scope_id is None:
         return Cause.SCOPE_MISSING  # ipv6(7)
-    return _ERRNO_CAUSES.get(error.errno or 0, Cause.OTHER)
+    if cause in {Cause.NO_ROUTE, Cause.FORBIDDEN} and (ip.is_multicast or address.endswith(".255")):
+        return Cause.NOT_ONE_MACHINE
+    return cause
 
 
 def _tls_cause(error: BaseException) -> Cause | None:
@@ -308,11 +421,18 @@ def _own_words(error: BaseException) -> str:
     """Return an error's own words in one line."""
     if isinstance(error, ssl.SSLError):
         return words_of(error)
-    number: int = getattr(error, "errno", None) or 0
-    if number in errno.errorcode:
-        return os.strerror(number)  # the error's own text may repeat the address
-    text = getattr(error, "strerror", None) or str(error)
+    text = str(getattr(error, "strerror", None) or error)
+    if text.startswith("Error connecting to "):  # Trio's, and the address is named anyway
+        text = text.rpartition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
+
+
+def _ascii_form(name: str) -> str | None:
+    """Return an internationalized name as older rules (IDNA 2003) write it, None if they cannot."""
+    try:
+        return name.encode("idna").decode()
+    except UnicodeError:
+        return None
 
 
 def _listed(addresses: list[str]) -> str:
