@@ -117,6 +117,13 @@ def gates(session: nox.Session) -> None:
 
 
 @nox.session
+def zipapp(session: nox.Session) -> None:
+    """Make dist/trio-upper.pyz: one file that runs where nothing is installed but Python."""
+    session.install(".", "packaging")
+    session.run("python", "-m", "tools.onefile", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Renew the documentation's tables, examples and picture; needs root and ip(8)."""
     install_group(session, "tests", ".")

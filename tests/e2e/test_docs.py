@@ -1,8 +1,10 @@
 """The documentation's examples and its picture show what the program prints."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -88,6 +90,28 @@ async def test_json_has_the_documented_fields(command: str) -> None:
     async with serving() as server:
         ended = await run(command, f"127.0.0.1:{server.port}", "--json", *BRIEFLY[command])
     assert list(json.loads(ended.stdout)) == list(FIELDS[command])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_what_the_guide_says(shell: str) -> None:
+    """Its line makes the shell ask the program, which has the names."""
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    script = str(Path(sys.executable).with_name("trio-upper"))
+    assert f"_TRIO_UPPER_COMPLETE={shell}_source trio-upper" in guide
+    words = {"COMP_WORDS": "trio-upper ser", "COMP_CWORD": "ser" if shell == "fish" else "1"}
+    source, names = (
+        subprocess.run(
+            [script],
+            env=os.environ | words | {"_TRIO_UPPER_COMPLETE": f"{shell}_{what}"},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            check=True,
+        ).stdout
+        for what in ("source", "complete")
+    )
+    assert f"_TRIO_UPPER_COMPLETE={shell}_complete" in source
+    assert "serve" in names
+    assert "bench" not in names
 
 
 def test_other_words_are_seen() -> None:

@@ -1,13 +1,13 @@
 """``serve --workers``: a parent of servers under the signals of its operator."""
 
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from trio_upper.cli.invocation import own_command
 from trio_upper.cli.operate import announcing, operate
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.server.inherited import adopt_listeners
@@ -82,4 +82,4 @@ def share_out(max_clients: int, count: int) -> list[int]:
 def worker_command(words: Sequence[str], number: int, max_clients: int) -> list[str]:
     """Return the command of worker `number`: `words` and its own, for the last option holds."""
     own = ["--worker", str(number), "--workers", "1", "--max-clients", str(max_clients)]
-    return [sys.executable, "-m", "trio_upper", *words, *own]
+    return [*own_command(), *words, *own]
