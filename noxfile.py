@@ -56,7 +56,8 @@ def lint(session: nox.Session) -> None:
     with ThreadPoolExecutor() as pool:
         shares = [files[first::cores] for first in range(cores)]
         check = ("flake8-async", f"--enable={MISSING_IN_RUFF}")
-        list(pool.map(lambda share: session.run(*check, *share), shares))
+        session.log(f"{' '.join(check)} ({len(files)} files, {cores} processes)")
+        list(pool.map(lambda share: session.run(*check, *share, log=False), shares))
 
 
 @nox.session(name="format")
