@@ -56,8 +56,7 @@ def lint(session: nox.Session) -> None:
     with ThreadPoolExecutor() as pool:
         shares = [files[first::cores] for first in range(cores)]
         check = ("flake8-async", f"--enable={MISSING_IN_RUFF}")
-        session.log(f"{' '.join(check)} ({len(files)} files, {cores} processes)")
-        list(pool.map(lambda share: session.run(*check, *share, log=False), shares))
+        list(pool.map(lambda share: session.run(*check, *share), shares))
 
 
 @nox.session(name="format")
@@ -101,6 +100,21 @@ def e2e(session: nox.Session) -> None:
     install_group(session, "tests", ".")
     # More workers than cores: most of the time they wait for a socket, a terminal or a process.
     session.run("pytest", "-n", "4", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def portable(session: nox.Session) -> None:
+    """Test each room once more with what only Linux has hidden, as if this were a Mac."""
+    install_group(session, "tests", ".")
+    as_on_mac = {"PYTHONPATH": "tests/as_on_mac"}
+    session.run("pytest", "-n", "2", "--ignore", "tests/e2e", *session.posargs, env=as_on_mac)
+
+
+@nox.session
+def windows(session: nox.Session) -> None:
+    """Test on a Windows Python under Wine, which is built first; takes minutes, and 2 GB."""
+    install_group(session, "tests", ".", "pip")
+    session.run("python", "-m", "tests.windows", *session.posargs)
 
 
 @nox.session

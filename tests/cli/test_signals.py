@@ -10,7 +10,7 @@ import trio
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
 
-from trio_upper.cli.signals import end_by, not_ignored, until_signal
+from trio_upper.cli.signals import not_ignored, until_signal
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -136,15 +136,3 @@ def test_the_process_ends_by_the_signal_itself(number: signal.Signals) -> None:
     )
     assert done.returncode == -number
     assert done.stderr == b""
-
-
-def test_the_default_action_is_restored_before_the_signal_is_raised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Otherwise a handler would take it; should it not end the process, nothing goes on."""
-    done: list[object] = []
-    monkeypatch.setattr(signal, "signal", lambda *args: done.append(args))
-    monkeypatch.setattr(signal, "raise_signal", done.append)
-    with pytest.raises(AssertionError):
-        end_by(signal.SIGTERM)
-    assert done == [(signal.SIGTERM, signal.SIG_DFL), signal.SIGTERM]

@@ -250,7 +250,7 @@ async def running(
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             command(*arguments, prefix=prefix),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | (environment or {}),

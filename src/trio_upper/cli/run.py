@@ -10,6 +10,7 @@ import trio
 
 from trio_upper.cli.output import say, sole_error
 from trio_upper.cli.signals import end_by
+from trio_upper.platform import OUTPUT_CLOSED
 from trio_upper.stdio.streams import OutputClosed, OutputError
 
 Ending = int | signal.Signals
@@ -30,7 +31,7 @@ def run_job(
 
     `failures` are the exceptions, bare or in groups, whose text is a line for the user; the exit
     code is then 1. So it is for an output that cannot be written. One that nobody reads any more
-    (`| head -1`) gives SIGPIPE, as in other filters.
+    (`| head -1`) gives `OUTPUT_CLOSED`, which is SIGPIPE, as in other filters.
 
     Error handling: every other exception is a bug, and escapes.
     """
@@ -39,7 +40,7 @@ def run_job(
     try:
         ending = trio.run(job)
     except* OutputClosed:
-        ending = signal.SIGPIPE
+        ending = OUTPUT_CLOSED
     except* explained as failed:
         say(str(sole_error(failed)))
     return ending

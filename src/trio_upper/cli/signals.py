@@ -6,6 +6,8 @@ from typing import NoReturn, TypeVar
 
 import trio
 
+from trio_upper.platform import STOP_SIGNALS, end_with
+
 Result = TypeVar("Result")
 
 
@@ -19,9 +21,9 @@ def not_ignored(*signals: signal.Signals) -> list[signal.Signals]:
 
 
 async def until_signal(job: Callable[[], Awaitable[Result]]) -> Result | signal.Signals:
-    """Return what `job` returns, or the signal that cancelled it: SIGINT, SIGTERM or SIGHUP."""
+    """Return what `job` returns, or the one of `STOP_SIGNALS` that cancelled it."""
     received: signal.Signals | None = None
-    stop = not_ignored(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    stop = not_ignored(*STOP_SIGNALS)
     if not stop:
         return await job()
     with trio.open_signal_receiver(*stop) as signals:
@@ -40,6 +42,4 @@ async def until_signal(job: Callable[[], Awaitable[Result]]) -> Result | signal.
 
 def end_by(number: signal.Signals) -> NoReturn:
     """End this process by the signal itself, so that the shell sees what ended it."""
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(number)
-    raise AssertionError("the default action of the signal ends the process")
+    end_with(number)
