@@ -638,7 +638,7 @@ def test_bench_takes_every_option(loading: Called) -> None:
         ([], "Missing argument 'HOST'"),
         (["ex ample"], "'ex ample' is not a valid host"),
         (["x", "http"], "'http' is not a valid port"),
-        (["x", "--size", "1"], "a message has 2 to "),
+        (["x", "--size", "1"], "--size must be from 2 to "),
         (["x", "--connect-timeout", "-1"], "'-1' is not a valid duration"),
     ],
 )

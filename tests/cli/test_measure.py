@@ -43,7 +43,7 @@ def test_ping_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ping_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of its settings, so that they stand in one place only in effect."""
+    """Those of its settings."""
     called = Called(monkeypatch, ping)
     run("ping", "h")
     assert called.target == Target(host="h")
@@ -72,11 +72,11 @@ def test_bench_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "said"),
     [
         ("ping", "Missing argument 'HOST'"),
-        ("ping h -c 0", "there must be one round trip at least"),
-        ("ping h -s 1", "a message has 2 to 65536 bytes"),
+        ("ping h -c 0", "COUNT must be at least 1"),
+        ("ping h -s 1", "--size must be from 2 to 65536 bytes"),
         ("ping h:0", "0 is not a valid port"),
-        ("bench h --clients 0", "there must be one client"),
-        ("bench h --seconds 0", "not over at once"),
+        ("bench h --clients 0", "--clients must be at least 1"),
+        ("bench h --seconds 0", "--seconds must be greater than 0"),
         ("bench h --size none", "not a valid integer"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The histogram is right to three digits whatever is recorded, and its drawing shows all of it."""
+"""The histogram is right to three digits whatever is recorded, and its drawing shows it all."""
 
 import math
 import tracemalloc
@@ -18,10 +18,10 @@ from trio_upper.measure.histogram import (
     rows,
 )
 
-PRECISION = 2**-FINE_BITS / 2 * 1.001  # half a bucket, as a share of what lies in it
+PRECISION = 2**-FINE_BITS / 2 * 1.001  # half a bucket, as a share of the durations in it
 NANOSECOND = 1e-9
 
-# From nothing to a century.
+# From zero to a century.
 times = st.floats(min_value=0, max_value=3e9)
 
 
@@ -34,7 +34,7 @@ def histogram_of(*seconds: float) -> Histogram:
 
 @given(st.lists(times, min_size=1), st.sampled_from([0.1, 1, 50, 90, 99, 99.9, 100]))
 def test_a_percentile_is_right_to_three_digits(seconds: list[float], percent: float) -> None:
-    """It is that of the nearest rank in the sorted list, which nobody keeps."""
+    """It is the nearest rank of the sorted list, which is never kept."""
     exact = sorted(seconds)[math.ceil(len(seconds) * percent / 100) - 1]
     found = histogram_of(*seconds).percentile(percent)
     assert found == pytest.approx(exact, rel=PRECISION, abs=NANOSECOND)
@@ -42,7 +42,7 @@ def test_a_percentile_is_right_to_three_digits(seconds: list[float], percent: fl
 
 @given(st.lists(times, min_size=1))
 def test_count_and_extremes_and_mean_are_exact(seconds: list[float]) -> None:
-    """What needs no bucket does not suffer from one."""
+    """They do not come from the buckets."""
     histogram = histogram_of(*seconds)
     assert histogram.count == len(seconds)
     assert (histogram.min, histogram.max) == (min(seconds), max(seconds))
@@ -50,7 +50,7 @@ def test_count_and_extremes_and_mean_are_exact(seconds: list[float]) -> None:
 
 
 @given(times, st.sampled_from([1, 50, 99, 100]))
-def test_of_one_time_all_is_exact(seconds: float, percent: float) -> None:
+def test_a_single_time_is_exact(seconds: float, percent: float) -> None:
     """A median beyond the maximum would look like a mistake."""
     assert histogram_of(seconds).percentile(percent) == seconds
 
@@ -64,8 +64,8 @@ def test_a_rank_is_rounded_up() -> None:
     assert histogram.percentile(10) == pytest.approx(1, rel=PRECISION)
 
 
-def test_of_nothing_there_is_nothing_to_say() -> None:
-    """NaN is no time, and cannot be mistaken for one."""
+def test_without_any_time_the_values_are_nan() -> None:
+    """NaN cannot be mistaken for a time."""
     histogram = Histogram()
     for value in (histogram.min, histogram.max, histogram.mean, histogram.percentile(50)):
         assert math.isnan(value)
@@ -73,7 +73,7 @@ def test_of_nothing_there_is_nothing_to_say() -> None:
 
 
 @given(st.integers(min_value=2**FINE_BITS, max_value=2 ** (LONGEST_BITS - 1)))
-def test_times_that_differ_in_the_third_digit_are_told_apart(nanoseconds: int) -> None:
+def test_times_that_differ_in_the_third_digit_are_distinct(nanoseconds: int) -> None:
     """From a microsecond to centuries, and the shorter one comes first."""
     shorter, longer = nanoseconds * NANOSECOND, nanoseconds * NANOSECOND * 1.002
     found, counts = zip(*histogram_of(longer, shorter).buckets(), strict=True)
@@ -112,13 +112,13 @@ def test_the_rows_hold_all_times_without_a_gap(seconds: list[float]) -> None:
     ("longest", "most_a_decade"), [(0.001, 12), (0.01, 12), (0.1, 6), (10, 3), (1e9, 1)]
 )
 def test_the_rows_are_as_fine_as_fits(longest: float, most_a_decade: int) -> None:
-    """Where times differ little there are many rows for them, and else they are powers of ten."""
+    """Times that differ little have many rows; otherwise rows are powers of ten."""
     found = rows(histogram_of(0.0005, longest))
     assert found[0].end / found[0].begin <= 10 ** (1 / most_a_decade) * 1.15
 
 
 def test_a_drawing_is_plain_text() -> None:
-    """Bars are shares of the longest one; what is rare is seen, and a gap too."""
+    """The fullest row has the longest bar; a rare time still shows, and so does a gap."""
     histogram = histogram_of(*[0.0004] * 2000, *[0.0005] * 500, 0.0011)
     assert draw(histogram) == [
         "0.39 to 0.47 ms |########################################|     2,000",
@@ -132,7 +132,7 @@ def test_a_drawing_is_plain_text() -> None:
 
 @given(st.lists(times))
 def test_a_drawing_fits_on_the_screen(seconds: list[float]) -> None:
-    """80 columns, ASCII, one line a row; of no times there is nothing to draw."""
+    """80 columns, ASCII, one line a row; without any time there is nothing to draw."""
     histogram = histogram_of(*seconds)
     lines = draw(histogram)
     assert len(lines) == len(rows(histogram))
@@ -141,7 +141,7 @@ def test_a_drawing_fits_on_the_screen(seconds: list[float]) -> None:
 
 
 def test_times_in_json_have_their_unit_in_the_name() -> None:
-    """No NaN, which JSON does not know, and no dot, which a path in jq would trip over."""
+    """No NaN, which JSON lacks, and no dot, which a path in jq would trip over."""
     assert in_milliseconds({"p99.9": 0.00123456, "max": math.nan}) == {
         "p99_9_ms": 1.2346,
         "max_ms": None,

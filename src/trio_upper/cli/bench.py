@@ -1,4 +1,4 @@
-"""``bench``: load from many clients, and the report; after Ctrl-C, of what there was until then."""
+"""``bench``: load from many clients, and the report; after Ctrl-C, of what was measured so far."""
 
 import json
 import signal
@@ -10,29 +10,31 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_upper.cli.output import is_terminal, say, sole_error
-from trio_upper.cli.ping import Reasons
-from trio_upper.cli.signals import end_by, until_signal
+from trio_upper.cli.output import is_terminal
+from trio_upper.cli.reasons import Reasons
+from trio_upper.cli.run import Ending, run_command
+from trio_upper.cli.signals import until_signal
 from trio_upper.client.connect import open_connection
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.histogram import draw, in_milliseconds
-from trio_upper.measure.load import Bench, Settings
+from trio_upper.measure.load import Load
+from trio_upper.measure.settings import LoadSettings
 from trio_upper.platform import raise_descriptor_limit
-from trio_upper.stdio.streams import Output, OutputClosed, OutputError, open_output
+from trio_upper.stdio.streams import Output, open_output
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# How often the progress is drawn, in seconds: often enough to look alive, and at some 2 ms a time
-# too seldom to be felt by the clients.
-REFRESH = 0.25
+# How often the progress is drawn: often enough to look alive, and at some 2 ms each time too seldom
+# for the clients to notice.
+REFRESH_SECONDS = 0.25
 
 MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options(Settings):
+class Options(LoadSettings):
     """The options of ``bench``; times in seconds, 0 means no limit."""
 
     connection: ConnectSettings = field(default_factory=ConnectSettings)
@@ -42,43 +44,34 @@ class Options(Settings):
 def run(target: Target, options: Options) -> int:
     """Run the load and report; return the exit code.
 
-    That is 0 if no client failed and one message at least was answered, else 1.
+    That is 0 if no client failed and at least one message was answered, else 1.
     """
-    code: int | signal.Signals = 1
     raise_descriptor_limit()  # each client is one, and the usual limit is 1024
-    try:
-        code = trio.run(_run, target, options)
-    except* OutputClosed:
-        code = signal.SIGPIPE
-    except* OutputError as failed:
-        say(str(sole_error(failed)))
-    if isinstance(code, signal.Signals):
-        end_by(code)
-    return code
+    return run_command(partial(_run, target, options))
 
 
-async def _run(target: Target, options: Options) -> int | signal.Signals:
+async def _run(target: Target, options: Options) -> Ending:
     async def dial() -> trio.abc.Stream:
         return (await open_connection(target, options.connection)).stream
 
-    bench = Bench(dial, options)
-    received = await until_signal(partial(_run_shown, bench))
-    if received is signal.SIGHUP:  # the terminal has gone, nobody is left to read
+    load = Load(dial, options)
+    received = await until_signal(partial(_run_shown, load))
+    if received is signal.SIGHUP:  # the terminal has gone, so nobody reads the report
         return received
     async with open_output() as output:
-        # A second signal ends it even where nobody reads.
-        received = await until_signal(partial(_report, output, target, bench, options.as_json))
-    all_right = bench.latency.count and not bench.failures
+        # A second signal ends it, even while the output waits for a reader.
+        received = await until_signal(partial(_report, output, target, load, options.as_json))
+    all_right = load.latency.count and not load.failures
     return received or (0 if all_right else 1)
 
 
-async def _run_shown(bench: Bench) -> None:
+async def _run_shown(load: Load) -> None:
     """Run the load, with its progress on standard error if that is a terminal."""
     with _open_progress() if is_terminal(sys.stderr) else nullcontext() as progress:
         async with trio.open_nursery() as nursery:
             if progress is not None:
-                nursery.start_soon(_show_progress, bench, progress)
-            await bench.run()
+                nursery.start_soon(_show_progress, load, progress)
+            await load.run()
             nursery.cancel_scope.cancel()
 
 
@@ -96,82 +89,82 @@ def _open_progress() -> "Progress":
     )
 
 
-async def _show_progress(bench: Bench, progress: "Progress") -> None:
-    load = bench.settings
+async def _show_progress(load: Load, progress: "Progress") -> None:
+    settings = load.settings
     task = progress.add_task("")
     while True:
-        text, done, total = "connecting", float(bench.joined), float(load.clients)
-        if bench.started:
-            text, done, total = f"{bench.rate:,.0f} messages/s", bench.seconds, load.seconds
+        text, done, total = "connecting", float(load.ready), float(settings.clients)
+        if load.started:
+            text, done, total = f"{load.rate:,.0f} messages/s", load.seconds, settings.seconds
         progress.update(task, description=text, completed=done, total=total, refresh=True)
-        await trio.sleep(REFRESH)
+        await trio.sleep(REFRESH_SECONDS)
 
 
-async def _report(output: Output, target: Target, bench: Bench, as_json: bool) -> None:
-    reasons = Reasons(bench.settings.reply_timeout)
-    for failed in bench.failures:
+async def _report(output: Output, target: Target, load: Load, as_json: bool) -> None:
+    reasons = Reasons(load.settings.reply_timeout)
+    for failed in load.failures:
         reasons.add(failed)
-    text = _json(target, bench, reasons) if as_json else "\n".join(_lines(target, bench, reasons))
+    text = _json(target, load, reasons) if as_json else "\n".join(_lines(target, load, reasons))
     await output.send_all(f"{text}\n".encode())
 
 
-def _times(bench: Bench) -> dict[str, float]:
-    latency = bench.latency
+def _times(load: Load) -> dict[str, float]:
+    latency = load.latency
     percentiles = {f"p{percent:g}": latency.percentile(percent) for percent in (50, 90, 99, 99.9)}
     return {"min": latency.min, **percentiles, "max": latency.max}
 
 
-def _lines(target: Target, bench: Bench, reasons: Reasons) -> list[str]:
-    load = bench.settings
-    failed = len(bench.failures)
+def _lines(target: Target, load: Load, reasons: Reasons) -> list[str]:
+    settings = load.settings
+    failed = len(load.failures)
     return [
         (
-            f"{target.host} port {target.port}: {load.clients:,} clients, "
-            f"{load.pipeline:,} in flight each, {load.size:,} bytes a message"
+            f"{target.host} port {target.port}: {settings.clients:,} clients, "
+            f"{settings.pipeline:,} in flight each, {settings.size:,} bytes a message"
         ),
         (
-            f"messages    {bench.latency.count:,} answered in {bench.seconds:.2f} s, "
-            f"{bench.wrong:,} wrong; {failed:,} clients failed"
+            f"messages    {load.latency.count:,} answered in {load.seconds:.2f} s, "
+            f"{load.wrong:,} wrong; {failed:,} clients failed"
         ),
-        *_measured(bench),
+        *_measured(load),
         *reasons.lines(),
     ]
 
 
-def _measured(bench: Bench) -> list[str]:
-    if not bench.latency.count:
+def _measured(load: Load) -> list[str]:
+    if not load.latency.count:
         return ["nothing was measured"]
-    times = "   ".join(f"{name} {time * 1e3:.3f}" for name, time in _times(bench).items())
+    times = "   ".join(f"{name} {time * 1e3:.3f}" for name, time in _times(load).items())
     return [
-        f"throughput  {bench.rate:,.0f} messages/s   {_megabytes(bench):,.3f} MB/s",
+        f"throughput  {load.rate:,.0f} messages/s   {_megabytes(load):,.3f} MB/s",
         f"latency     {times} ms",
         "",
-        *draw(bench.latency),
+        *draw(load.latency),
         "",
     ]
 
 
-def _megabytes(bench: Bench) -> float:
+def _megabytes(load: Load) -> float:
     """Return the throughput of replies in MB/s; that of messages is the same."""
-    return bench.rate * bench.settings.size / MEGABYTE
+    return load.rate * load.settings.size / MEGABYTE
 
 
-def _json(target: Target, bench: Bench, reasons: Reasons) -> str:
-    load = bench.settings
+def _json(target: Target, load: Load, reasons: Reasons) -> str:
+    settings = load.settings
     return json.dumps(
         {
             "host": target.host,
             "port": target.port,
-            "clients": load.clients,
-            "pipeline": load.pipeline,
-            "size_bytes": load.size,
-            "seconds": round(bench.seconds, 3),
-            "messages": bench.latency.count,
-            "wrong": bench.wrong,
-            "failed_clients": len(bench.failures),
-            "messages_per_s": round(bench.rate, 1),
-            "megabytes_per_s": round(_megabytes(bench), 3),
-            **in_milliseconds(_times(bench)),
+            "clients": settings.clients,
+            "pipeline": settings.pipeline,
+            "size_bytes": settings.size,
+            "seconds": round(load.seconds, 3),
+            "messages": load.latency.count,
+            "wrong": load.wrong,
+            "failed_clients": len(load.failures),
+            "messages_per_s": round(load.rate, 1),
+            "megabytes_per_s": round(_megabytes(load), 3),
+            **in_milliseconds(_times(load)),
             "reasons": reasons.counts,
         }
     )

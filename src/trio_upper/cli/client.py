@@ -12,15 +12,16 @@ from typing import Self
 import trio
 
 from trio_upper.cli import progress
-from trio_upper.cli.output import is_terminal, say, sole_error
-from trio_upper.cli.signals import end_by, until_signal
+from trio_upper.cli.output import is_terminal, say
+from trio_upper.cli.run import leave, run_job
+from trio_upper.cli.signals import until_signal
 from trio_upper.client.connect import open_connection
 from trio_upper.client.converse import Ending, Outcome, converse
 from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
 from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import read_notice
-from trio_upper.stdio.streams import InputError, OutputClosed, OutputError, open_input, open_output
+from trio_upper.stdio.streams import InputError, open_input, open_output
 from trio_upper.terminal.prompt import escape
 
 # Closing may mean to wait for the peer (TLS); at most so many seconds.
@@ -52,19 +53,12 @@ class Options:
 
 def run(target: Target, messages: Sequence[str], options: Options) -> int:
     """Send `messages`, or else standard input, and print the replies; return the exit code."""
-    code: int | signal.Signals = 1
     typed = not messages and is_terminal(sys.stdin)
-    try:
-        code = trio.run(until_signal, partial(_talk, target, messages, options))
-    except* OutputClosed:
-        code = signal.SIGPIPE  # as other filters end when nobody reads on (`| head -1`)
-    except* (CannotConnect, InputError, OutputError) as failed:
-        say(str(sole_error(failed)))
+    job = partial(until_signal, partial(_talk, target, messages, options))
+    ending = run_job(job, failures=(CannotConnect, InputError))
     if typed and not is_terminal(sys.stdin):
-        code = signal.SIGHUP  # its window was closed, which is no end of the input
-    if isinstance(code, signal.Signals):
-        end_by(code)
-    return code
+        ending = signal.SIGHUP  # its window was closed, which is not the end of the input
+    return leave(ending)
 
 
 async def _talk(target: Target, messages: Sequence[str], options: Options) -> int:

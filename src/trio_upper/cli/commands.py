@@ -19,9 +19,13 @@ from trio_upper.cli.options import (
     failing,
 )
 from trio_upper.cli.output import is_terminal
+from trio_upper.measure.settings import LoadSettings, PingSettings
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 DEFAULT = click.core.ParameterSource.DEFAULT
+
+PING = PingSettings()
+LOAD = LoadSettings()
 
 
 class Command(click.Command):
@@ -231,11 +235,17 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
 @cli.command()
 @click.argument("host")
 @click.argument("port", required=False)
-@click.option("-c", "--count", type=int, metavar="COUNT", help="Stop after so many round trips.")
+@click.option("-c", "--count", type=int, metavar="COUNT", help="Stop after this many round trips.")
 @click.option(
-    "-i", "--interval", type=Seconds(), default=1, help="From one round trip to the next."
+    "-i",
+    "--interval",
+    type=Seconds(),
+    default=PING.interval,
+    help="From the start of one round trip to the next.",
 )
-@click.option("-s", "--size", type=int, default=32, metavar="BYTES", help="Size of a message.")
+@click.option(
+    "-s", "--size", type=int, default=PING.size, metavar="BYTES", help="Size of a message."
+)
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 @connection_options
 def ping(host: str, port: str | None, **options: Any) -> int:
@@ -256,11 +266,15 @@ def ping(host: str, port: str | None, **options: Any) -> int:
 @cli.command()
 @click.argument("host")
 @click.argument("port", required=False)
-@click.option("--clients", type=int, default=10, metavar="N", help="Connections at once.")
-@click.option("--seconds", type=Seconds(), default=5, help="How long to measure.")
-@click.option("--size", type=int, default=32, metavar="BYTES", help="Size of a message.")
+@click.option("--clients", type=int, default=LOAD.clients, metavar="N", help="Connections at once.")
+@click.option("--seconds", type=Seconds(), default=LOAD.seconds, help="How long to measure.")
+@click.option("--size", type=int, default=LOAD.size, metavar="BYTES", help="Size of a message.")
 @click.option(
-    "--pipeline", type=int, default=1, metavar="N", help="Messages in flight on a connection."
+    "--pipeline",
+    type=int,
+    default=LOAD.pipeline,
+    metavar="N",
+    help="Messages in flight on each connection.",
 )
 @click.option("--json", is_flag=True, help="One JSON object instead of text.")
 @connection_options

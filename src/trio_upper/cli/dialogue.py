@@ -11,7 +11,8 @@ import trio
 
 from trio_upper.cli.client import Options, dial, explain, hold, quote
 from trio_upper.cli.output import sole_error
-from trio_upper.cli.signals import end_by, until_signal
+from trio_upper.cli.run import Ending, run_command
+from trio_upper.cli.signals import until_signal
 from trio_upper.client.failures import CannotConnect
 from trio_upper.client.target import Target, parse_target, split_host
 from trio_upper.terminal.editor import open_prompt
@@ -32,16 +33,18 @@ def run(host: str | None, port: str | None, options: Options) -> int:
 
     Returns the exit code. A signal, and Ctrl-C, end the process as that signal does.
     """
-    code: int | signal.Signals = 1
+    return run_command(partial(_until_over, host, port, options))
+
+
+async def _until_over(host: str | None, port: str | None, options: Options) -> Ending:
+    ending: Ending = 1
     try:
-        code = trio.run(until_signal, partial(_talk, host, port, options))
+        ending = await until_signal(partial(_talk, host, port, options))
     except* Interrupted:  # Ctrl-C, which came as a key
-        code = signal.SIGINT
+        ending = signal.SIGINT
     except* HungUp:
-        code = signal.SIGHUP
-    if isinstance(code, signal.Signals):
-        end_by(code)
-    return code
+        ending = signal.SIGHUP
+    return ending
 
 
 async def _talk(host: str | None, port: str | None, options: Options) -> int:

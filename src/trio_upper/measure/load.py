@@ -1,91 +1,62 @@
 """Load from many clients at once: each a task in one nursery, each reply compared in every byte.
 
 The clients connect, have one message answered each, and then start together. Each sends until the
-time is up and receives what is still owed to it, which is compared but not counted. A client that
+time is up and then receives what it is still owed, which is compared but not counted. A client that
 fails stops, for after a wrong byte nobody can say where the next reply begins; the others go on, so
 that the report tells how many failed. When all have failed the run is over.
 """
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import cycle, islice
 
 import trio
 
-from trio_upper.measure.histogram import Histogram
-from trio_upper.measure.pinger import (
-    CLOSE_TIMEOUT,
-    LARGEST_AT_ONCE,
-    SMALLEST,
+from trio_upper.measure.exchange import (
     Connect,
     Failed,
     Trouble,
+    connected,
     exchange,
     make_message,
-    open_stream,
     receive_piece,
     receive_reply,
     watched,
 )
+from trio_upper.measure.histogram import Histogram
+from trio_upper.measure.settings import LARGEST_AT_ONCE_BYTES, LoadSettings
 
-# So many clients connect at the same time. A server's queue of connections to accept may be as
+# How many clients connect at the same time. A server's queue of connections to accept may be as
 # short as 128 (listen(2)), and a connection that finds it full is tried again a second later.
-JOINING = 50
+CONNECTING_AT_ONCE = 50
 
 # The message that each has answered before the start: it shows that the server has accepted.
 GREETING_BYTES = 32
 
-# The messages are made before the run and sent over and over: as many different ones as that, or as
-# fit into so many bytes, which stay in the processor's cache; but never fewer than these, so that a
-# reply in the wrong place shows.
+# The messages are made before the run and sent over and over: this many different ones, or as many
+# as fit into this many bytes, which stay in the processor's cache; but never fewer than four, so
+# that a reply in the wrong place shows.
 MESSAGES = 1024
 MESSAGES_BYTES = 1024 * 1024
 FEWEST_MESSAGES = 4
 
-# Four messages and their replies are held for the whole run: 128 MiB at most.
-LARGEST = 16 * 1024 * 1024
-
-# A reply time-out is kept late by up to this, in seconds: moving a deadline costs a tenth of a
-# message (2 µs), and so it is moved twice a second instead of at each reply.
-LATE = 0.5
+# A reply timeout may pass by up to this much: moving a deadline costs a tenth of a message (2 µs),
+# so it is moved twice a second instead of at each reply.
+LATE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The load: `clients` at once for `seconds`, each with `pipeline` messages of `size` bytes.
+class Load:
+    """One run. `run` it once; read it at any time."""
 
-    A client to which something is owed and nothing has come for `reply_timeout` seconds fails; 0:
-    never.
-    """
-
-    clients: int = 10
-    seconds: float = 5.0
-    size: int = 32
-    pipeline: int = 1
-    reply_timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        if min(self.clients, self.pipeline) < 1:
-            raise ValueError("there must be one client and one message in flight at least")
-        if not SMALLEST <= self.size <= LARGEST:
-            raise ValueError(f"a message has {SMALLEST} to {LARGEST} bytes")
-        if self.seconds <= 0 or self.reply_timeout < 0:
-            raise ValueError("a time is not negative, and a run not over at once")
-
-
-class Bench:
-    """One run of load. `run` it once; read it at any time."""
-
-    def __init__(self, connect: Connect, settings: Settings) -> None:
+    def __init__(self, connect: Connect, settings: LoadSettings) -> None:
         self.settings = settings
         self._connect = connect
         self._messages = _make_messages(settings.size)
-        self._joining = trio.CapacityLimiter(JOINING)
-        self._awaited = set(range(settings.clients))
+        self._connecting = trio.CapacityLimiter(CONNECTING_AT_ONCE)
+        self._not_ready = set(range(settings.clients))
         self._start = trio.Event()
         self._began = math.inf
         self._ended: float | None = None
@@ -97,18 +68,18 @@ class Bench:
         self.failures: list[Failed] = []
 
     @property
-    def joined(self) -> int:
-        """How many clients are ready for the start, or have failed to be."""
-        return self.settings.clients - len(self._awaited)
+    def ready(self) -> int:
+        """How many clients are ready to start, or have failed."""
+        return self.settings.clients - len(self._not_ready)
 
     @property
     def started(self) -> bool:
-        """Whether the clients have started to send what is measured."""
+        """Whether the clients have started to send."""
         return self._start.is_set()
 
     @property
     def seconds(self) -> float:
-        """For how long has been measured: from the start until the last client stopped."""
+        """How long was measured: from the start until the last client stopped."""
         now = trio.current_time() if self._ended is None else self._ended
         return max(min(now, self.end) - self._began, 0.0)
 
@@ -119,47 +90,47 @@ class Bench:
 
     @property
     def wrong(self) -> int:
-        """How many clients got something else than the reply."""
+        """How many clients had a wrong reply."""
         return sum(failed.trouble is Trouble.WRONG for failed in self.failures)
 
     async def run(self) -> None:
         """Run the load.
 
         Error handling: what goes wrong with a connection becomes one of the `failures`. Cancel it
-        to end it sooner: what was measured stands.
+        to end it sooner: what was measured until then stands.
         """
         async with trio.open_nursery() as nursery:
             for number in range(self.settings.clients):
                 nursery.start_soon(self._run_client, number)
 
     async def _run_client(self, number: int) -> None:
-        # Each begins elsewhere, so that a server that confuses its clients is found out.
+        # Each starts at another message, so that a server that confuses its clients is noticed.
         messages = islice(cycle(self._messages), number % len(self._messages), None)
         try:
             async with AsyncExitStack() as connection:
-                async with self._joining:
-                    stream = await connection.enter_async_context(_connected(self._connect))
+                async with self._connecting:
+                    stream = await connection.enter_async_context(connected(self._connect))
                     greeting = make_message(number, GREETING_BYTES)
                     await exchange(stream, *greeting, self.settings.reply_timeout)
-                self._join(number)
+                self._note_ready(number)
                 await self._start.wait()
                 try:
-                    await self._load(stream, messages)
+                    await self._send(stream, messages)
                 finally:
                     self._ended = trio.current_time()  # the last one's stands
         except Failed as failed:
             self.failures.append(failed)
-            self._join(number)  # the others do not wait for it
+            self._note_ready(number)  # the others do not wait for it
 
-    def _join(self, number: int) -> None:
-        self._awaited.discard(number)
-        if not self._awaited and not self.started and len(self.failures) < self.settings.clients:
+    def _note_ready(self, number: int) -> None:
+        self._not_ready.discard(number)
+        if not self._not_ready and not self.started and len(self.failures) < self.settings.clients:
             self._began = trio.current_time()
             self.end = self._began + self.settings.seconds
             self._start.set()
 
-    async def _load(self, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]) -> None:
-        if self.settings.pipeline == 1 and self.settings.size <= LARGEST_AT_ONCE:
+    async def _send(self, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]) -> None:
+        if self.settings.pipeline == 1 and self.settings.size <= LARGEST_AT_ONCE_BYTES:
             await watched(stream, partial(self._send_one_by_one, stream, messages))
         else:
             await watched(stream, _Pipeline(self, stream, messages).run)
@@ -170,12 +141,12 @@ class Bench:
         messages: Iterator[tuple[bytes, bytes]],
         scope: trio.CancelScope,
     ) -> bytes:
-        watch = Watch(scope, self.settings.reply_timeout)
+        timeout = _ReplyTimeout(scope, self.settings.reply_timeout)
         now = trio.current_time()
         words = b""
         while now < self.end and not words:
             message, reply = next(messages)
-            watch.renew(now)
+            timeout.restart(now)
             await stream.send_all(message)
             words = await receive_reply(stream, reply)
             begun, now = now, trio.current_time()
@@ -184,31 +155,33 @@ class Bench:
         return words
 
 
-class Watch:
-    """A reply time-out in seconds, 0 for none, which costs little to begin anew."""
+class _ReplyTimeout:
+    """A reply timeout in seconds, 0 for none, that is cheap to restart."""
 
     def __init__(self, scope: trio.CancelScope, reply_timeout: float) -> None:
         self._scope = scope
         self._timeout = reply_timeout or math.inf
         self._deadline = -math.inf
 
-    def renew(self, now: float) -> None:
-        """Wait for the next reply until `now` and the time-out, or up to `LATE` longer."""
+    def restart(self, now: float) -> None:
+        """Wait for the next reply for the timeout from `now`, or up to `LATE_SECONDS` longer."""
         if self._deadline < now + self._timeout:
-            self._deadline = self._scope.deadline = now + self._timeout + LATE
+            self._deadline = self._scope.deadline = now + self._timeout + LATE_SECONDS
 
 
 class _Pipeline:
     """Several messages in flight: one task sends them, and its sibling receives the replies."""
 
     def __init__(
-        self, bench: Bench, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]
+        self, load: Load, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]
     ) -> None:
-        self._bench = bench
+        self._load = load
         self._stream = stream
         self._messages = messages
-        self._owed: deque[tuple[bytes, float]] = deque()  # replies, and when their messages left
-        self._come = 0  # bytes of the first of them
+        self._owed: deque[tuple[bytes, float]] = (
+            deque()
+        )  # replies, and when their messages were sent
+        self._received = 0  # bytes of the first reply owed
         self._answered = trio.Event()
         self._over = False
         self._words = b""
@@ -223,37 +196,37 @@ class _Pipeline:
         return self._words
 
     async def _send(self) -> None:
-        """Keep in flight what may be; on a broken connection stop, for the receiver tells why.
+        """Keep the pipeline full; on a broken connection stop, for the receiver tells why.
 
-        What leaves before the receiver says that it is over will be answered, so the receiver,
+        What is sent before the receiver says that it is over will be answered, so the receiver,
         which waits for that, is the one to see the end.
         """
         try:
             while not self._over:
                 await self._send_batch()
                 self._answered = trio.Event()
-                if len(self._owed) == self._bench.settings.pipeline:
+                if len(self._owed) == self._load.settings.pipeline:
                     await self._answered.wait()
         except trio.BrokenResourceError as error:
             self._error = error
 
     async def _send_batch(self) -> None:
-        room = self._bench.settings.pipeline - len(self._owed)
+        room = self._load.settings.pipeline - len(self._owed)
         batch = list(islice(self._messages, room))
         now = trio.current_time()
         self._owed.extend((reply, now) for _, reply in batch)
         await self._stream.send_all(b"".join([message for message, _ in batch]))
 
     async def _receive(self, scope: trio.CancelScope, siblings: trio.CancelScope) -> None:
-        """Receive and compare until it is over and nothing is owed; then end the sender, too."""
-        watch = Watch(scope, self._bench.settings.reply_timeout)
+        """Receive and compare until the run is over and nothing is owed; then stop the sender."""
+        timeout = _ReplyTimeout(scope, self._load.settings.reply_timeout)
         now = trio.current_time()
         try:
             while (self._owed or not self._over) and not self._words:
-                watch.renew(now)
+                timeout.restart(now)
                 piece = await receive_piece(self._stream)
                 now = trio.current_time()
-                self._over = now >= self._bench.end
+                self._over = now >= self._load.end
                 self._words = self._settle(piece, now)
                 self._answered.set()
         except (trio.BrokenResourceError, Failed) as error:
@@ -265,33 +238,23 @@ class _Pipeline:
         begin = 0
         while begin < len(piece):
             reply, sent = self._owed[0] if self._owed else (b"", now)
-            part = piece[begin : begin + len(reply) - self._come]
-            if not part or not reply.startswith(part, self._come):
-                return reply[: self._come] + piece[begin:]
+            part = piece[begin : begin + len(reply) - self._received]
+            if not part or not reply.startswith(part, self._received):
+                return reply[: self._received] + piece[begin:]
             begin += len(part)
-            self._come += len(part)
-            if self._come == len(reply):
+            self._received += len(part)
+            if self._received == len(reply):
                 self._owed.popleft()
-                self._come = 0
-                if now <= self._bench.end:
-                    self._bench.latency.record(now - sent)
+                self._received = 0
+                if now <= self._load.end:
+                    self._load.latency.record(now - sent)
         return b""
-
-
-@asynccontextmanager
-async def _connected(connect: Connect) -> AsyncIterator[trio.abc.Stream]:
-    stream = await open_stream(connect)
-    try:
-        yield stream
-    finally:
-        with trio.move_on_after(CLOSE_TIMEOUT):
-            await stream.aclose()
 
 
 def _make_messages(size: int) -> list[tuple[bytes, bytes]]:
     """Return messages of `size` bytes with their replies, in ASCII.
 
-    A server that knows no other letters is a server to compare with, too.
+    A server that upper-cases only ASCII can be measured, too.
     """
     number = max(min(MESSAGES, MESSAGES_BYTES // size), FEWEST_MESSAGES)
     return [make_message(each, size) for each in range(number)]
