@@ -63,7 +63,7 @@ async def run(sizes: Sizes) -> str:
     if prlimit is None:
         raise Skipped("needs prlimit")
     async with hosting(prefix=(prlimit, f"--nofile={LIMIT}:{LIMIT}")) as server:
-        places = (await server.event("fewer clients than asked for"))["max_clients"]
+        places = (await server.event("client limit lowered"))["max_clients"]
         expect(FEWEST_SERVED <= places < LIMIT, f"{places} places with {LIMIT} descriptors")
         shares = [await fill_once(server, places, sizes) for _ in range(TURNS)]
     seen = f"{places} were served, twice; {max(shares):.0%} of a processor while full"

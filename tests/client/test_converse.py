@@ -7,7 +7,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.streams import Breaking, NoHalfClose, receive_all
+from tests.helpers.streams import AsClient, Breaking, NoHalfClose, receive_all
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, memory_stream_pump
 
 from trio_upper.client.converse import HEARING_OUT, LAST_LOOK, Ending, Outcome, converse
@@ -55,7 +55,8 @@ async def talk(
 
 async def server(stream: trio.abc.Stream) -> None:
     """A peer as it should be."""
-    await Conversation(stream).run()
+    assert isinstance(stream, trio.abc.HalfCloseableStream)
+    await Conversation(AsClient(stream)).run()
     await stream.aclose()
 
 

@@ -80,7 +80,7 @@ async def test_few_descriptors_mean_few_clients_and_nothing_worse() -> None:
     """Those inside are served, the processor is at rest, and the places are given again."""
     count = 150
     async with serving(prefix=FEW) as server:
-        warning = await server.event("fewer clients than asked for", level="warning")
+        warning = await server.event("client limit lowered", level="warning")
         places = warning["max_clients"]
         assert (warning["descriptors"], warning["asked"]) == (FEW_DESCRIPTORS, 10_000)
         assert FEW_DESCRIPTORS / 4 < places < FEW_DESCRIPTORS

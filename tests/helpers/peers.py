@@ -10,7 +10,7 @@ import trio
 
 from tests.helpers import certificates, program
 from tests.helpers.program import LOCALHOST
-from tests.helpers.streams import receive_all, receive_line
+from tests.helpers.streams import AsClient, receive_all, receive_line
 from trio_upper.server.conversation import Conversation
 
 READ_BYTES = 65536
@@ -87,7 +87,7 @@ async def upper(stream: trio.abc.Stream) -> None:
 async def ours(stream: trio.abc.Stream) -> None:
     """Have the conversation that our server has."""
     assert isinstance(stream, trio.abc.HalfCloseableStream)
-    await Conversation(stream).run()
+    await Conversation(AsClient(stream)).run()
 
 
 async def drip(stream: trio.abc.Stream) -> None:

@@ -2,6 +2,8 @@
 
 import trio
 
+from trio_upper.server.streams import ClientStream
+
 
 def upper(data: bytes) -> bytes:
     """Return what must come back for `data`, sent whole."""
@@ -80,3 +82,37 @@ class Breaking(NoHalfClose, trio.abc.HalfCloseableStream):
             await trio.testing.wait_all_tasks_blocked()
             raise self.receiving
         return await super().receive_some(max_bytes)
+
+
+class AsClient(ClientStream):
+    """Any stream as the server's end of a client's connection; closing it closes the stream.
+
+    `unread` is what `has_unread` returns, and `taken` what `delivered` does.
+    """
+
+    unread = False
+    taken = 0
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+    def has_unread(self) -> bool:
+        return self.unread
+
+    def delivered(self) -> int:
+        return self.taken

@@ -11,7 +11,7 @@ import trio
 from structlog.testing import CapturingLogger
 from tests.helpers.certificates import ca_file, issue, pair_file
 from tests.helpers.commands import REFUSED, HalfCloseable, Network, Peer
-from tests.helpers.streams import Breaking
+from tests.helpers.streams import AsClient, Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair
 
@@ -73,7 +73,7 @@ class World(Network):
 
 async def upper(stream: HalfCloseable) -> None:
     """A peer as it should be."""
-    await Conversation(stream).run()
+    await Conversation(AsClient(stream)).run()
 
 
 def replying(answer: Callable[[bytes], bytes], *, after: float = 0) -> Peer:

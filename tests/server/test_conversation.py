@@ -8,16 +8,23 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.helpers.streams import Breaking, NoHalfClose, receive_all
+from tests.helpers.streams import AsClient, Breaking, receive_all
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.protocol import full_notice, idle_notice
-from trio_upper.server.conversation import FAREWELL, LAST_LOOK, Conversation, End, Patience, part
+from trio_upper.server.conversation import (
+    LINGER_SECONDS,
+    Conversation,
+    End,
+    Limits,
+    send_and_end,
+)
+from trio_upper.server.streams import Answer, Reply
 
 TICK = 0.02
 NOTICE = idle_notice(10)
-PATIENCE = Patience(quiet=10, stalled=5, end=End.IDLE, notice=NOTICE)
-ENDLESS = Patience(quiet=math.inf, stalled=math.inf, end=End.IDLE, notice=NOTICE)
+LIMITS = Limits(quiet_seconds=10, stalled_seconds=5, end=End.IDLE, notice=NOTICE)
+NO_LIMITS = Limits(quiet_seconds=math.inf, stalled_seconds=math.inf, end=End.IDLE, notice=NOTICE)
 
 
 class Served:
@@ -25,29 +32,30 @@ class Served:
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
-        self.patience = PATIENCE
+        self.limits = LIMITS
         self.end: End | None = None
         self.ended_at = math.nan
 
-    async def run(self, stream: trio.abc.Stream) -> None:
+    async def run(self, stream: AsClient) -> None:
         self.end = await self.conversation.run()
         self.ended_at = trio.current_time()
         await stream.aclose()
 
     async def watch(self) -> None:
         while True:
-            self.conversation.inspect(trio.current_time(), self.patience)
+            self.conversation.inspect(trio.current_time(), self.limits)
             await trio.sleep(TICK)
 
 
 @asynccontextmanager
-async def serving(stream: trio.abc.Stream, **options: object) -> AsyncGenerator[Served]:
+async def serving(stream: trio.abc.HalfCloseableStream) -> AsyncGenerator[Served]:
     """Serve on `stream` and inspect as a server would; at the end wait until it is over."""
-    served = Served(Conversation(stream, **options))  # type: ignore[arg-type]
+    client = stream if isinstance(stream, AsClient) else AsClient(stream)
+    served = Served(Conversation(client))
     async with trio.open_nursery() as watching:
         watching.start_soon(served.watch)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(served.run, stream)
+            nursery.start_soon(served.run, client)
             yield served
         watching.cancel_scope.cancel()
 
@@ -98,10 +106,10 @@ async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock:
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
         assert await receive_all(ours) == NOTICE
-        assert trio.current_time() == pytest.approx(PATIENCE.quiet, abs=2 * TICK)
+        assert trio.current_time() == pytest.approx(LIMITS.quiet_seconds, abs=2 * TICK)
     assert served.end is End.IDLE
     assert served.conversation.noticed
-    assert served.ended_at == pytest.approx(PATIENCE.quiet + FAREWELL, abs=2 * TICK)
+    assert served.ended_at == pytest.approx(LIMITS.quiet_seconds + LINGER_SECONDS, abs=2 * TICK)
 
 
 async def test_a_client_that_ends_after_its_notice_is_let_go_at_once(
@@ -114,7 +122,7 @@ async def test_a_client_that_ends_after_its_notice_is_let_go_at_once(
         await ours.send_all(b"too late")
         await ours.send_eof()
         assert await receive_all(ours) == b""
-    assert served.ended_at < PATIENCE.quiet + FAREWELL / 2
+    assert served.ended_at < LIMITS.quiet_seconds + LINGER_SECONDS / 2
 
 
 async def test_a_notice_stands_on_a_line_of_its_own(autojump_clock: MockClock) -> None:
@@ -131,7 +139,7 @@ async def test_every_byte_starts_the_idle_time_anew(autojump_clock: MockClock) -
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
         for _ in range(5):
-            await trio.sleep(PATIENCE.quiet - 1)
+            await trio.sleep(LIMITS.quiet_seconds - 1)
             await ours.send_all(b"x")
             assert await ours.receive_some() == b"X"
         await ours.send_eof()
@@ -139,10 +147,10 @@ async def test_every_byte_starts_the_idle_time_anew(autojump_clock: MockClock) -
 
 
 async def test_without_a_time_out_nothing_ends(autojump_clock: MockClock) -> None:
-    """Infinite patience is patience."""
+    """An infinite limit is none."""
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
-        served.patience = ENDLESS
+        served.limits = NO_LIMITS
         await trio.sleep(100)
         await ours.send_all(b"hi")
         assert await ours.receive_some() == b"HI"
@@ -157,82 +165,125 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> 
         await ours.send_all(b"hi")
     assert served.end is End.STALLED
     assert not served.conversation.noticed
-    assert served.ended_at == pytest.approx(PATIENCE.stalled, abs=2 * TICK)
+    assert served.ended_at == pytest.approx(LIMITS.stalled_seconds, abs=2 * TICK)
 
 
 async def test_a_client_that_takes_a_little_is_served(autojump_clock: MockClock) -> None:
     """Progress in the middle of one long send, however slow, starts the write time-out anew."""
     ours, theirs = lockstep_stream_pair()
-    taken = 0
-    async with serving(theirs, delivered=lambda: taken) as served:
+    client = AsClient(theirs)
+    async with serving(client) as served:
         await ours.send_all(b"hello")
         for _ in range(5):
-            await trio.sleep(PATIENCE.stalled - 1)
-            taken += 1
+            await trio.sleep(LIMITS.stalled_seconds - 1)
+            client.taken += 1
         assert await ours.receive_some() == b"HELLO"
         await ours.send_eof()
     assert served.end is End.EOF
 
 
-async def test_a_message_that_arrives_in_the_instant_of_the_goodbye_is_answered(
+async def test_a_message_that_arrives_in_the_instant_of_the_notice_is_answered(
     autojump_clock: MockClock,
 ) -> None:
-    """What has come in when the patience ends is answered before the notice."""
+    """What has come in when the time is up is answered before the notice."""
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
-        served.patience = ENDLESS
+        served.limits = NO_LIMITS
         await wait_all_tasks_blocked()
         # Both in one turn of the scheduler: the reader is woken with a message, then interrupted.
         await ours.send_all(b"hi")
-        served.conversation.inspect(math.inf, PATIENCE)
+        served.conversation.inspect(math.inf, LIMITS)
         assert await ours.receive_some() == b"HI"
-        served.patience = PATIENCE
+        served.limits = LIMITS
         assert await receive_all(ours) == b"\n" + NOTICE
     assert served.end is End.IDLE
 
 
-async def test_the_last_look_answers_what_just_came(autojump_clock: MockClock) -> None:
-    """A message in the moment between the interruption and the notice is answered, too."""
+async def test_a_client_whose_message_lies_unread_is_not_quiet(autojump_clock: MockClock) -> None:
+    """It is not interrupted: it is the server that is late."""
     ours, theirs = memory_stream_pair()
-    async with serving(theirs) as served:
-        await wait_all_tasks_blocked()
-        served.conversation.inspect(math.inf, PATIENCE)
-        await trio.sleep(LAST_LOOK / 2)
+    client = AsClient(theirs)
+    client.unread = True
+    async with serving(client) as served:
+        await trio.sleep(2 * LIMITS.quiet_seconds)
         await ours.send_all(b"hi\n")
         assert await ours.receive_some() == b"HI\n"
-        await ours.send_eof()
-        assert await receive_all(ours) == b""
-    assert served.end is End.EOF
+        client.unread = False
+        assert await receive_all(ours) == NOTICE
+    assert served.end is End.IDLE
 
 
-async def test_an_end_in_the_last_look_is_an_end(autojump_clock: MockClock) -> None:
-    """A client that ends in that moment gets no notice."""
+class Late(AsClient):
+    """A message, or the end, arrives between the interruption and the notice."""
+
+    def has_unread(self) -> bool:
+        self.unread = not self.unread
+        return not self.unread
+
+
+async def test_what_comes_between_the_interruption_and_the_notice_is_answered(
+    autojump_clock: MockClock,
+) -> None:
+    """There is a last check of the socket, and nothing can come between it and the notice."""
     ours, theirs = memory_stream_pair()
-    async with serving(theirs) as served:
+    client = Late(theirs)
+    async with serving(client) as served:
+        served.limits = NO_LIMITS
         await wait_all_tasks_blocked()
-        served.conversation.inspect(math.inf, PATIENCE)
-        await trio.sleep(LAST_LOOK / 2)
+        served.conversation.inspect(math.inf, LIMITS)
+        await ours.send_all(b"hi\n")
+        await wait_all_tasks_blocked()
         await ours.send_eof()
-        assert await receive_all(ours) == b""
+        assert await receive_all(ours) == b"HI\n"
     assert served.end is End.EOF
 
 
-async def test_a_goodbye_that_nobody_takes_is_given_up(autojump_clock: MockClock) -> None:
+class Busy(AsClient):
+    """Sends replies itself, as the poller does, and takes a while to return."""
+
+    async def next_reply(self, answer: Answer) -> Reply | None:
+        while data := await self.receive_some():
+            reply = answer(data)
+            if len(reply) > 1:
+                return reply[1:]
+            await self.send_all(reply)
+        return None
+
+
+async def test_a_client_that_the_stream_answers_itself_is_not_quiet(
+    autojump_clock: MockClock,
+) -> None:
+    """The counts grow although the conversation's own task sleeps; they are right in the middle."""
+    ours, theirs = memory_stream_pair()
+    async with serving(Busy(theirs)) as served:
+        for number in range(1, 5):
+            await trio.sleep(LIMITS.quiet_seconds - 1)
+            await ours.send_all(b"x")
+            assert await ours.receive_some() == b"X"
+            assert (served.conversation.received, served.conversation.sent) == (number, number)
+        await ours.send_eof()
+    assert served.end is End.EOF
+
+
+async def test_a_reply_that_is_not_taken_as_a_whole_is_counted_as_far_as_it_was(
+    autojump_clock: MockClock,
+) -> None:
+    """The stream has sent the first byte; the rest is stuck until the client is cut."""
+    ours, theirs = lockstep_stream_pair()
+    async with serving(Busy(theirs)) as served:
+        await ours.send_all(b"hello")
+    assert served.end is End.STALLED
+    assert (served.conversation.received, served.conversation.sent) == (5, 1)
+
+
+async def test_a_notice_that_is_not_taken_is_given_up(autojump_clock: MockClock) -> None:
     """A client that neither speaks nor reads does not keep the server."""
     _ours, theirs = lockstep_stream_pair()
     async with serving(theirs) as served:
         pass
     assert served.end is End.IDLE
     assert not served.conversation.noticed
-    assert served.ended_at == pytest.approx(PATIENCE.quiet + FAREWELL, abs=3 * TICK)
-
-
-async def test_a_stream_without_half_close_gets_its_notice(autojump_clock: MockClock) -> None:
-    """Where one direction cannot be ended the notice is sent all the same."""
-    ours, theirs = memory_stream_pair()
-    async with serving(NoHalfClose(theirs)):
-        assert await receive_all(ours) == NOTICE
-        await ours.send_eof()
+    assert served.ended_at == pytest.approx(LIMITS.quiet_seconds + LINGER_SECONDS, abs=3 * TICK)
 
 
 async def test_a_refused_client_reads_why(autojump_clock: MockClock) -> None:
@@ -240,14 +291,14 @@ async def test_a_refused_client_reads_why(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     await ours.send_all(b"unread")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(part, theirs, full_notice(5))
+        nursery.start_soon(send_and_end, theirs, full_notice(5))
         assert await receive_all(ours) == full_notice(5)
         await ours.send_eof()
-    assert trio.current_time() < FAREWELL
+    assert trio.current_time() < LINGER_SECONDS
 
 
 async def test_a_refused_client_that_stays_is_left(autojump_clock: MockClock) -> None:
     """The lingering is bounded."""
     _ours, theirs = memory_stream_pair()
-    await part(theirs, full_notice(5))
-    assert trio.current_time() == FAREWELL
+    await send_and_end(theirs, full_notice(5))
+    assert trio.current_time() == LINGER_SECONDS

@@ -19,9 +19,9 @@ from trio_upper.server import server as server_module
 from trio_upper.server.inherited import FIRST_PASSED, adopt_listeners
 from trio_upper.server.listeners import (
     KEEPALIVE_IDLE_SECONDS,
-    OTHERS_FIRST,
+    YIELD_SECONDS,
     CannotListen,
-    Shared,
+    SharedListener,
 )
 from trio_upper.server.server import Server, ServerSettings, Totals
 
@@ -194,9 +194,9 @@ async def test_the_client_accepted_last_counts(autojump_clock: MockClock, attemp
             stack.enter_context(socket.create_connection(bound.getsockname()))
         copy = listener_on(bound)
         async with trio.open_nursery() as nursery:
-            shared = Shared(copy, lambda: len(served) == 2)
+            shared = SharedListener(copy, lambda: len(served) == 2)
             nursery.start_soon(trio.serve_listeners, serve, [shared])
-            await trio.sleep(OTHERS_FIRST / 2)
+            await trio.sleep(YIELD_SECONDS / 2)
             assert len(served) == 2
             nursery.cancel_scope.cancel()
 
@@ -205,7 +205,7 @@ async def test_inherited_listeners_are_descriptors(monkeypatch: pytest.MonkeyPat
     """Where descriptors are few, each of them lowers the capacity by one."""
     monkeypatch.setattr(server_module, "raise_descriptor_limit", lambda: 64)
     async with adopting() as [server]:
-        assert server._places == 31
+        assert server._capacity == 31
 
 
 async def test_a_queue_that_others_have_emptied_is_waited_for_again(
@@ -214,7 +214,7 @@ async def test_a_queue_that_others_have_emptied_is_waited_for_again(
     """Another process accepted while this one, which is full, waited."""
     with listening() as bound:
         copy = listener_on(bound)
-        shared = Shared(copy, lambda: True)
+        shared = SharedListener(copy, lambda: True)
         async with shared, trio.open_nursery() as nursery:
             accepted: list[trio.SocketStream] = []
 
@@ -226,10 +226,10 @@ async def test_a_queue_that_others_have_emptied_is_waited_for_again(
                 with socket.create_connection(bound.getsockname()):
                     await trio.testing.wait_all_tasks_blocked()
                     bound.accept()[0].close()
-                await trio.sleep(2 * OTHERS_FIRST)
+                await trio.sleep(2 * YIELD_SECONDS)
                 assert not accepted
             with socket.create_connection(bound.getsockname()) as client:
-                await trio.sleep(2 * OTHERS_FIRST)
+                await trio.sleep(2 * YIELD_SECONDS)
                 [stream] = accepted
                 assert stream.socket.getpeername() == client.getsockname()
                 await stream.aclose()

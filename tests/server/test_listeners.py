@@ -1,4 +1,4 @@
-"""From the operator's words to open listeners on one port, with the kernel and without it."""
+"""From hosts to open listeners on one port, with the kernel and without it."""
 
 import errno
 import socket
@@ -40,7 +40,7 @@ SERVE: Serve = partial(trio.serve_tcp, close)
 
 
 class Fake:
-    """As `trio.serve_tcp`, but some addresses cannot be listened on.
+    """`trio.serve_tcp`, but some addresses cannot be listened on.
 
     `errors` has them, with what they raise. The others lead to an IPv4 address, so that no IPv6 is
     needed; `asked` are the addresses and ports that were asked for.
@@ -59,19 +59,19 @@ class Fake:
 
 @asynccontextmanager
 async def listening_on(
-    serve: Serve, places: list[ListenAddress], port: int = 0
+    serve: Serve, addresses: list[ListenAddress], port: int = 0
 ) -> AsyncGenerator[Sequence[tuple[str, int]]]:
     """Listen inside the block; give the addresses and ports."""
     with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
-            yield await nursery.start(listen, serve, places, port)
+            yield await nursery.start(listen, serve, addresses, port)
             nursery.cancel_scope.cancel()
 
 
-async def refusal(serve: Serve, places: list[ListenAddress], port: int = 0) -> str:
-    """Return why `places` cannot be listened on."""
+async def refusal(serve: Serve, addresses: list[ListenAddress], port: int = 0) -> str:
+    """Return why `addresses` cannot be listened on."""
     with pytest.RaisesGroup(CannotListen, allow_unwrapped=True, flatten_subgroups=True) as caught:
-        async with listening_on(serve, places, port):
+        async with listening_on(serve, addresses, port):
             raise AssertionError("it listens")
     error: Exception = caught.value
     while isinstance(error, ExceptionGroup):
@@ -90,13 +90,13 @@ async def occupied(address: str, port: int = 0) -> AsyncGenerator[int]:
 # ------------------------------------------------------------------ what is to be listened on
 
 
-async def test_an_address_is_its_own_place() -> None:
-    """Numeric addresses stay as they are; brackets, as in a URL, go."""
+async def test_a_numeric_address_stays_as_it_is() -> None:
+    """Only brackets, as in a URL, go."""
     assert await resolve_hosts(["127.87.46.1", "[127.87.46.2]"]) == [HERE, HERE_TOO]
 
 
 async def test_each_address_is_listened_on_once() -> None:
-    """Two names for the same address are one place, by the first name."""
+    """Two names for the same address are one listener, by the first name."""
     assert await resolve_hosts(["127.87.46.1", "127.87.46.1"]) == [HERE]
 
 
@@ -116,7 +116,7 @@ async def test_a_wildcard_stands_for_the_addresses_of_its_family(
     hosts: list[str], addresses: list[str]
 ) -> None:
     """Both cannot be opened on one port, wherever they stand; the other family has its own."""
-    assert [place.address for place in await resolve_hosts(hosts)] == addresses
+    assert [one.address for one in await resolve_hosts(hosts)] == addresses
 
 
 class Resolver(trio.abc.HostnameResolver):
@@ -148,7 +148,7 @@ class Resolver(trio.abc.HostnameResolver):
         raise NotImplementedError
 
 
-async def test_a_name_is_a_place_for_each_of_its_addresses() -> None:
+async def test_a_name_stands_for_each_of_its_addresses() -> None:
     """Each keeps the name, to tell whether it was asked for; a scope stays with its address."""
     trio.socket.set_custom_hostname_resolver(Resolver())
     loopback = socket.if_indextoname(1)
@@ -160,14 +160,14 @@ async def test_a_name_is_a_place_for_each_of_its_addresses() -> None:
 
 
 @pytest.mark.parametrize("name", ["nosuch.example", "x" * 64 + ".example", ""])
-async def test_a_name_that_nobody_knows_is_explained(name: str) -> None:
-    """Also one that could not even be asked for, because it is too long, or empty."""
+async def test_a_name_that_cannot_be_resolved_is_explained(name: str) -> None:
+    """Also one that is too long to ask for, or empty."""
     trio.socket.set_custom_hostname_resolver(Resolver())
     with pytest.raises(CannotListen) as caught:
         await resolve_hosts([name])
     assert str(caught.value) == (
         f"cannot listen on {name!r}: no such name or address; "
-        "write an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
+        "use an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
     )
 
 
@@ -227,7 +227,7 @@ async def test_a_port_that_is_in_use_is_explained() -> None:
     async with occupied("127.87.46.1") as port:
         assert await refusal(SERVE, [HERE], port) == (
             f"cannot listen on 127.87.46.1 port {port}: the port is in use; "
-            "is a server running already? Choose another one with --port"
+            "is a server running already? Choose another port with --port"
         )
 
 
@@ -244,7 +244,7 @@ async def test_an_address_of_another_machine_is_explained() -> None:
     text = await refusal(SERVE, [ListenAddress("192.0.2.1", "192.0.2.1")])
     assert text == (
         "cannot listen on 192.0.2.1 port 0: this machine has no such address; "
-        "0.0.0.0 and :: stand for all that it has"
+        "use 0.0.0.0 for all IPv4 or :: for all IPv6"
     )
 
 
@@ -263,8 +263,8 @@ async def test_an_accepted_connection_is_kept_alive() -> None:
             await send.send([stream.socket.getsockopt(*option) for option in options])
 
     async with (
-        listening_on(partial(trio.serve_tcp, look), [HERE]) as [place],
-        await trio.open_tcp_stream(*place),
+        listening_on(partial(trio.serve_tcp, look), [HERE]) as [address],
+        await trio.open_tcp_stream(*address),
     ):
         assert await receive.receive() == [1, KEEPALIVE_IDLE_SECONDS, KEEPALIVE_INTERVAL_SECONDS, 1]
 
@@ -291,8 +291,8 @@ async def test_ipv6_that_is_switched_off_is_no_error_unless_asked_for(
     """An address that came with a name, or with the wildcard, is left out; the others serve."""
     gone = ListenAddress(host, "::1" if host == "localhost" else host)
     fake = Fake({gone.address: error})
-    for places in ([HERE, gone], [gone, HERE]):
-        async with listening_on(fake, places) as opened:
+    for addresses in ([HERE, gone], [gone, HERE]):
+        async with listening_on(fake, addresses) as opened:
             assert [address for address, _ in opened] == ["127.87.46.1"]
 
 
@@ -300,7 +300,10 @@ async def test_ipv6_that_is_switched_off_is_no_error_unless_asked_for(
     ("error", "why"),
     [
         (NO_FAMILY, "this machine has IPv6 switched off; use an IPv4 address"),
-        (NO_ADDRESS, "this machine has no such address; 0.0.0.0 and :: stand for all that it has"),
+        (
+            NO_ADDRESS,
+            "this machine has no such address; use 0.0.0.0 for all IPv4 or :: for all IPv6",
+        ),
     ],
 )
 async def test_ipv6_that_is_switched_off_is_an_error_where_it_was_asked_for_by_name(
@@ -323,10 +326,10 @@ async def test_another_error_is_an_error_whatever_the_address() -> None:
     """Only that IPv6 is switched off excuses an address."""
     fake = Fake({"::1": OSError(errno.EACCES, "Permission denied")})
     text = await refusal(fake, [HERE, ListenAddress("localhost", "::1")], 80)
-    assert "no permission; ports below 1024 are the administrator's" in text
+    assert "no permission; ports below 1024 need an administrator" in text
 
 
-async def test_an_ipv4_address_is_never_dispensable() -> None:
+async def test_an_ipv4_address_is_never_left_out() -> None:
     """Also not one that came with a name."""
     fake = Fake({"127.87.46.1": NO_ADDRESS})
     assert "no such address" in await refusal(fake, [ListenAddress("localhost", "127.87.46.1")])
@@ -338,7 +341,7 @@ async def test_an_ipv4_address_is_never_dispensable() -> None:
         ("10.0.0.1", PermissionError(errno.EACCES, "x"), "no permission"),
         ("10.0.0.1", PermissionError(errno.EPERM, "x"), "no permission"),
         ("::1", OSError(errno.EPROTONOSUPPORT, "x"), "this machine has IPv6 switched off"),
-        ("fe80::1", OSError(errno.EINVAL, "x"), "needs its interface, as in fe80::1%eth0"),
+        ("fe80::1", OSError(errno.EINVAL, "x"), "needs its interface, for example fe80::1%eth0"),
         ("10.0.0.1", OSError(errno.EINVAL, "x"), "8746: Invalid argument"),
         ("10.0.0.1", OSError(errno.EMFILE, "x"), "8746: Too many open files"),
         ("10.0.0.1", OSError("its own words"), "8746: its own words"),

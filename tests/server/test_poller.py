@@ -1,604 +1,504 @@
-"""The server's streams over real sockets: what Trio's rules for streams demand, and departures."""
+"""The poller: parked clients are answered in bounded batches, and woken for what needs thought.
 
+Most tests call `Poller.answer_batch` themselves, so that they see what one batch does.
+"""
+
+import errno
 import select
 import socket
-import ssl
-import struct
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import TypeVar
 
 import pytest
 import trio
-from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.sockets import socket_pair
 from tests.helpers.waiting import TIMEOUT_SECONDS
-from trio.testing import (
-    MockClock,
-    check_half_closeable_stream,
-    memory_stream_pair,
-    wait_all_tasks_blocked,
-)
+from trio.testing import wait_all_tasks_blocked
 
-from trio_upper.server import poller as sockets
+from trio_upper.platform import READABLE
+from trio_upper.server import poller as poller_module
 from trio_upper.server.poller import (
-    CLOSE_ANSWER,
-    READ_BYTES,
-    Readiness,
-    TLSServerStream,
-    TunedStream,
+    BATCH_ROUNDS,
+    BATCH_SECONDS,
+    ROUND_MESSAGES,
+    SHORT_BYTES,
+    PolledStream,
+    Poller,
 )
-from trio_upper.tls import client_context, server_context
+from trio_upper.server.streams import READ_BYTES, Reply, take_socket
 
-# What makes a stream send bulk where a test needs many such reads of what has come in one packet.
-PIECE = 16
-
-# A server's end, a client's, and the client's bare transport.
-TLSPair = tuple[TLSServerStream, trio.SSLStream[trio.abc.Stream], trio.abc.HalfCloseableStream]
-
-# A server's and a client's.
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+pytestmark = pytest.mark.skipif(READABLE == 0, reason="this system has no edge-triggered poller")
 
 
-class Ruled(TunedStream):
-    """A tuned stream with what it leaves out on purpose: checkpoints, and more than one task."""
+class Client:
+    """A client's task on the server's side, and the other end of its connection.
 
-    __slots__ = ("_busy",)
-
-    def __init__(self, stream: trio.SocketStream, readiness: Readiness) -> None:
-        super().__init__(stream, readiness)
-        self._busy = False
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncGenerator[None]:
-        if self._busy:
-            raise trio.BusyResourceError("another task is sending")
-        self._busy = True
-        try:
-            await trio.lowlevel.checkpoint()
-            yield
-        finally:
-            self._busy = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        async with self._alone():
-            await super().send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        async with self._alone():
-            await super().wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        async with self._alone():
-            await super().send_eof()
-
-
-async def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        here = await trio.open_tcp_stream(*listener.socket.getsockname())
-        return here, await listener.accept()
-
-
-@pytest.fixture(params=["for one", "for many"])
-async def readiness(request: pytest.FixtureRequest) -> AsyncGenerator[Readiness]:
-    """Give what wakes the streams, running, for no longer than `TIMEOUT_SECONDS`.
-
-    There is another stream already, or not: the first one waits in another way than all others.
+    `rests` is what the task was woken for: the rests of replies.
     """
-    one = Readiness()
+
+    def __init__(self, stream: PolledStream, peer: trio.SocketStream) -> None:
+        self.stream = stream
+        self.peer = peer
+        self.rests: list[bytes] = []
+        self.pieces: list[int] = []
+        self.ended: BaseException | bool = False
+
+    async def run(self) -> None:
+        try:
+            while (rest := await self.stream.next_reply(self.answer)) is not None:
+                self.rests.append(bytes(rest))
+                await self.stream.send_all(rest)
+            self.ended = True
+        except Exception as error:
+            self.ended = error
+
+    def answer(self, data: bytes | bytearray) -> Reply:
+        self.pieces.append(len(data))
+        return data.upper()
+
+    async def send(self, data: bytes) -> None:
+        """Send `data`, which fits into the socket, and wait until it has arrived."""
+        before = self.unread()
+        await self.peer.send_all(data)
+        while self.unread() < before + len(data):
+            await trio.lowlevel.checkpoint()
+
+    def unread(self) -> int:
+        try:
+            return len(self.stream._socket.recv(1 << 20, socket.MSG_PEEK))
+        except BlockingIOError:
+            return 0
+
+
+Kind = TypeVar("Kind", bound=Client)
+
+
+class Poll:
+    """A poller that is called by hand, and clients that are parked with it."""
+
+    def __init__(self, nursery: trio.Nursery, stack: AsyncExitStack, poller: Poller) -> None:
+        self.poller = poller
+        self._nursery = nursery
+        self._stack = stack
+
+    async def client(self) -> Client:
+        """Return a parked client."""
+        return await self.client_of(Client)
+
+    async def client_of(self, kind: type[Kind]) -> Kind:
+        """Return a parked client of that kind."""
+        here, there = await socket_pair()
+        await self._stack.enter_async_context(there)
+        made = kind(PolledStream(take_socket(here), self.poller), there)
+        self._stack.callback(made.stream.close)
+        self._nursery.start_soon(made.run)
+        await wait_all_tasks_blocked()
+        return made
+
+
+@pytest.fixture
+async def poll() -> AsyncGenerator[Poll]:
+    """Give a poller to call by hand; a test that has it has `TIMEOUT_SECONDS` for all it does."""
+    with select.epoll() as epoll:
+        with trio.fail_after(TIMEOUT_SECONDS):
+            async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                yield Poll(nursery, stack, Poller(epoll))
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def running() -> AsyncGenerator[Poll]:
+    """Give a poller that runs by itself."""
     with trio.fail_after(TIMEOUT_SECONDS):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            nursery.start_soon(one.run)
-            if request.param == "for many":
-                await stack.enter_async_context(tuned(one))
-            yield one
+            poller = Poller(select.epoll())
+            nursery.start_soon(poller.run)
+            yield Poll(nursery, stack, poller)
             nursery.cancel_scope.cancel()
 
 
-class Looks(trio.abc.Instrument):
-    """Counts how often Trio looks at the sockets."""
-
-    count = 0
-
-    def after_io_wait(self, timeout: float) -> None:
-        self.count += 1
-
-
-@pytest.fixture
-def looks() -> Looks:
-    return Looks()
+async def test_short_messages_are_answered_without_waking_a_task(poll: Poll) -> None:
+    """All that wait, in one batch, in which no task can run."""
+    clients = [await poll.client() for _ in range(5)]
+    for client in clients:
+        await client.send(b"hi")
+    poll.poller.answer_batch()
+    for client in clients:
+        assert await client.peer.receive_some() == b"HI"
+        assert client.pieces == [2]
+        assert client.rests == []
 
 
-class Reads:
-    """Keeps the name of the stream for each read, and the number of looks before it."""
-
-    def __init__(self, looks: Looks) -> None:
-        self.all: list[tuple[int, str]] = []
-        self._looks = looks
-        self._more = trio.Event()
-
-    async def read(self, stream: TunedStream, name: str) -> None:
-        """Read in pieces that are just bulk, to the end of the stream."""
-        while await stream.receive_some(PIECE):
-            self.all.append((self._looks.count, name))
-            self._more.set()
-
-    async def wait_for(self, number: int, kind: str = "") -> None:
-        """Wait until there are `number` reads from streams whose names begin with `kind`."""
-        while len(self.names(kind)) < number:
-            self._more = trio.Event()
-            await self._more.wait()
-
-    def names(self, kind: str = "") -> list[str]:
-        return [name for _, name in self.all if name.startswith(kind)]
-
-    def at(self, kind: str = "") -> list[int]:
-        """Return the number of looks before each read."""
-        return [look for look, name in self.all if name.startswith(kind)]
-
-
-def clog(stream: TunedStream) -> int:
-    """Fill the way out of `stream`, return how many bytes that took."""
-    filled = 0
-    with suppress(BlockingIOError):
-        while True:
-            filled += stream._socket.send(bytes(READ_BYTES))
-    return filled
-
-
-@asynccontextmanager
-async def both_tuned(readiness: Readiness) -> AsyncGenerator[tuple[TunedStream, TunedStream]]:
-    """Give two tuned streams, each the other end of the other."""
-    here, there = [TunedStream(end, readiness) for end in await socket_pair()]
-    try:
-        yield here, there
-    finally:
-        here.close()
-        there.close()
-
-
-@asynccontextmanager
-async def bulk_ones(readiness: Readiness, number: int) -> AsyncGenerator[list[TunedStream]]:
-    """Give streams of bulk, with more to read than a test reads, all of it there already."""
-    async with AsyncExitStack() as stack:
-        pairs = [await stack.enter_async_context(both_tuned(readiness)) for _ in range(number)]
-        for stream, peer in pairs:
-            await peer.send_all(bytes(100 * PIECE))
-            assert len(await stream.receive_some(PIECE)) == PIECE
-        yield [stream for stream, _ in pairs]
-
-
-@asynccontextmanager
-async def tuned(readiness: Readiness) -> AsyncGenerator[tuple[TunedStream, trio.SocketStream]]:
-    """Give a tuned stream and what is at the other end."""
-    here, there = await socket_pair()
-    stream = TunedStream(here, readiness)
-    async with there:
-        try:
-            yield stream, there
-        finally:
-            stream.close()
-
-
-async def test_it_obeys_the_rules_for_streams_but_for_what_it_names(readiness: Readiness) -> None:
-    """With checkpoints and guards added, it passes what Trio checks of every stream."""
-
-    async def ruled_pair() -> tuple[Ruled, Ruled]:
-        here, there = await socket_pair()
-        return Ruled(here, readiness), Ruled(there, readiness)
-
-    async def clogged_pair() -> tuple[Ruled, Ruled]:
-        pair = await ruled_pair()
-        for end in pair:
-            clog(end)
-        return pair
-
-    await check_half_closeable_stream(ruled_pair, clogged_pair)
-
-
-async def test_after_the_end_of_the_sending_side_nothing_can_be_sent(readiness: Readiness) -> None:
-    """Neither sending nor waiting for room makes sense then."""
-    async with tuned(readiness) as (stream, _peer):
-        await stream.send_eof()
-        for attempt in (stream.send_all(b"x"), stream.wait_send_all_might_not_block()):
-            with pytest.raises(trio.ClosedResourceError, match="ended"):
-                await attempt
-
-
-async def test_sending_is_no_checkpoint_when_the_kernel_takes_all(readiness: Readiness) -> None:
-    """A reply goes out at once, in the same turn of the scheduler."""
-    async with tuned(readiness) as (stream, peer):
-        with trio.testing.assert_no_checkpoints():
-            await stream.send_all(b"reply")
-        assert await peer.receive_some() == b"reply"
-
-
-async def test_receiving_is_always_a_checkpoint(readiness: Readiness) -> None:
-    """A loop of receiving and sending lets other tasks in and can be cancelled in each turn."""
-    async with tuned(readiness) as (stream, peer):
-        await peer.send_all(b"message")
-        await trio.lowlevel.wait_readable(stream._socket)
-        with trio.testing.assert_checkpoints():
-            assert await stream.receive_some() == b"message"
-
-
-async def test_the_end_that_comes_with_the_last_bytes_is_seen(readiness: Readiness) -> None:
-    """One edge reports both; a read that empties the socket must not forget the end."""
-    async with tuned(readiness) as (stream, peer):
-        await peer.send_all(b"last")
-        await peer.send_eof()
+async def test_a_lone_client_is_answered_over_and_over() -> None:
+    """By a poller that runs by itself, in the same way as thousands."""
+    async with running() as poll:
+        client = await poll.client()
+        for _ in range(10):
+            await client.peer.send_all(b"hi")
+            assert await client.peer.receive_some() == b"HI"
+        await client.peer.send_eof()
         await wait_all_tasks_blocked()
-        assert await stream.receive_some() == b"last"
-        assert await stream.receive_some() == b""
-        assert await stream.receive_some() == b""
+        assert client.ended is True
+        assert client.pieces == [2] * 10
 
 
-async def test_an_edge_without_bytes_is_waited_out(readiness: Readiness) -> None:
-    """A stream that was told of bytes which it has read already goes on waiting."""
-    async with tuned(readiness) as (stream, peer):
-        stream.wake(select.EPOLLIN)
-        async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                assert await stream.receive_some() == b"now"
-
-            nursery.start_soon(read)
-            await wait_all_tasks_blocked()
-            await peer.send_all(b"now")
-
-
-async def test_a_cancelled_read_loses_nothing(readiness: Readiness) -> None:
-    """What comes after it is there for the next read."""
-    async with tuned(readiness) as (stream, peer):
-        with trio.move_on_after(0.001) as scope:
-            await stream.receive_some()
-        assert scope.cancelled_caught
-        await peer.send_all(b"later")
-        assert await stream.receive_some() == b"later"
-
-
-async def test_two_readers_at_once_are_refused(readiness: Readiness) -> None:
-    """A stream is one task's; a second one is told so."""
-    async with tuned(readiness) as (stream, _peer), trio.open_nursery() as nursery:
-        nursery.start_soon(stream.receive_some)
+async def test_a_reply_that_is_not_taken_at_once_wakes_its_task(poll: Poll) -> None:
+    """It sends the rest, and then the poller goes on: no byte is lost."""
+    client = await poll.client()
+    client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sent = received = 0
+    while not client.rests:
+        await client.send(bytes(READ_BYTES // 2))
+        sent += READ_BYTES // 2
+        poll.poller.answer_batch()
         await wait_all_tasks_blocked()
-        with pytest.raises(trio.BusyResourceError):
-            await stream.receive_some()
-        nursery.cancel_scope.cancel()
+    await client.peer.send_eof()
+    while data := await client.peer.receive_some():
+        received += len(data)
+        poll.poller.answer_batch()
+        if client.ended:
+            await client.stream.send_eof()
+    assert received == sent
 
 
-async def test_streams_with_bulk_take_turns_and_short_messages_do_not_wait(
-    readiness: Readiness, looks: Looks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between two looks at the sockets one bulk read is answered, and all short messages."""
-    many, light = 4, 3
-    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
-    trio.lowlevel.add_instrument(looks)
-    reads = Reads(looks)
-    async with AsyncExitStack() as stack:
-        bulk = await stack.enter_async_context(bulk_ones(readiness, many))
-        short = [await stack.enter_async_context(both_tuned(readiness)) for _ in range(light)]
-        async with trio.open_nursery() as nursery:
-            for number, stream in enumerate(bulk):
-                nursery.start_soon(reads.read, stream, f"bulk {number}")
-                for _ in range(3):
-                    stream.wake(select.EPOLLIN)  # more often than it has turns
-            for number, (stream, _) in enumerate(short):
-                nursery.start_soon(reads.read, stream, f"light {number}")
-            await reads.wait_for(3 * many)
-            sent = looks.count
-            for _, peer in short:
-                assert peer._socket.send(b"short") < PIECE  # all of them before the next look
-            await reads.wait_for(light, "light")
-            await reads.wait_for(5 * many, "bulk")
-            nursery.cancel_scope.cancel()
-    turns = reads.names("bulk")
-    rounds = [turns[at : at + many] for at in range(len(turns) - many)]
-    assert all(len(set(names)) == many for names in rounds)
-    assert len(set(reads.at("bulk"))) == len(turns)
-    [look] = set(reads.at("light"))
-    turns_before = [at for at in reads.at("bulk") if sent < at < look]
-    assert len(turns_before) <= 1
-
-
-@pytest.mark.parametrize("readiness", ["for one"], indirect=True)
-async def test_who_is_alone_waits_for_no_turn(
-    readiness: Readiness, looks: Looks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is read after each look at the sockets."""
-    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
-    trio.lowlevel.add_instrument(looks)
-    reads = Reads(looks)
-    async with tuned(readiness) as (stream, peer), trio.open_nursery() as nursery:
-        await peer.send_all(bytes(100 * PIECE))
-        nursery.start_soon(reads.read, stream, "bulk")
-        await reads.wait_for(5)
-        nursery.cancel_scope.cancel()
-    first = reads.at()[0]
-    assert reads.at()[:5] == [first, first + 1, first + 2, first + 3, first + 4]
-
-
-async def test_reads_of_bulk_grow_until_somebody_sends_a_short_message(
-    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Large reads are fast, but all others wait meanwhile."""
-    for name, size in (("READ_BYTES", 16), ("READ_GROWTH", 8), ("MOST_READ_BYTES", 40)):
-        monkeypatch.setattr(sockets, name, size)
-    readiness.bulk_bytes = 16
-    async with (
-        tuned(readiness) as (bulk, bulk_peer),
-        tuned(readiness) as (light, light_peer),
-    ):
-        await bulk_peer.send_all(bytes(1000))
-        assert [len(await bulk.receive_some()) for _ in range(5)] == [16, 24, 32, 40, 40]
-        await light_peer.send_all(b"short")
-        assert await light.receive_some() == b"short"
-        assert [len(await bulk.receive_some()) for _ in range(2)] == [16, 24]
-
-
-async def test_a_short_message_that_comes_in_a_turn_is_read_before_the_next_turn(
-    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many there are with bulk, it waits for one of them at most."""
-    monkeypatch.setattr(sockets, "READ_BYTES", PIECE)
-    reads: list[str] = []
-    async with (
-        both_tuned(readiness) as (light, light_peer),
-        bulk_ones(readiness, 2) as bulk,
-        trio.open_nursery() as nursery,
-    ):
-
-        async def read_bulk(stream: TunedStream) -> None:
-            for _ in range(40):
-                assert len(await stream.receive_some(PIECE)) == PIECE
-                reads.append("turn")
-                light_peer._socket.send(b"short")
-
-        async def read_light() -> None:
-            for _ in range(80):
-                assert await light.receive_some() == b"short"
-                reads.append("message")
-
-        nursery.start_soon(read_light)
-        for stream in bulk:
-            nursery.start_soon(read_bulk, stream)
-    assert reads == ["turn", "message"] * 80
-
-
-async def test_bulk_after_a_pause_waits_for_its_turn(
-    readiness: Readiness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever way the stream waited, it is not read beside another one that has its turn."""
-    queued: list[TunedStream] = []
-    enqueue = readiness.enqueue
-
-    def note(one: TunedStream) -> None:
-        queued.append(one)
-        enqueue(one)
-
-    async with (
-        tuned(readiness) as (stream, peer),
-        tuned(readiness),
-        trio.open_nursery() as nursery,
-    ):
-        await peer.send_all(bytes(2 * READ_BYTES))
-        for _ in range(2):  # the second read asks for more, and so finds that this was all
-            assert len(await stream.receive_some()) == READ_BYTES
-        monkeypatch.setattr(readiness, "enqueue", note)
-        nursery.start_soon(stream.receive_some)
+async def test_a_client_that_does_not_receive_is_not_read_from(poll: Poll) -> None:
+    """While a reply waits to go out, messages stay with the system, and so with their sender."""
+    client = await poll.client()
+    client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    while not client.rests:
+        await client.send(bytes(READ_BYTES // 2))
+        poll.poller.answer_batch()
         await wait_all_tasks_blocked()
-        await peer.send_all(b"more")
-    assert queued == [stream]
+    answered = len(client.pieces)
+    await client.peer.send_all(b"one more")
+    for _ in range(3):
+        poll.poller.answer_batch()
+        await wait_all_tasks_blocked()
+    assert len(client.pieces) == answered
 
 
-async def test_whoever_sends_a_short_message_takes_no_turns_any_more(readiness: Readiness) -> None:
+async def test_what_came_while_the_task_was_awake_is_answered_when_it_parks(poll: Poll) -> None:
+    """The edge was reported when nobody was parked; it is reported again."""
+
+    class Thoughtful(Client):
+        awake = trio.Event()
+
+        async def run(self) -> None:
+            await self.awake.wait()
+            await super().run()
+
+    client = await poll.client_of(Thoughtful)
+    poll.poller.watch(client.stream._socket.fileno(), client.stream)
+    await client.send(b"hi")
+    poll.poller.answer_batch()
+    assert client.pieces == []
+    client.awake.set()
+    await wait_all_tasks_blocked()
+    poll.poller.answer_batch()
+    assert await client.peer.receive_some() == b"HI"
+
+
+class Noted(Client):
+    """A client whose name goes to `order` with each piece that is answered."""
+
+    def __init__(self, stream: PolledStream, peer: trio.SocketStream) -> None:
+        super().__init__(stream, peer)
+        self.name = ""
+        self.order: list[str] = []
+        self.then: Callable[[], object] = bool
+
+    def answer(self, data: bytes | bytearray) -> Reply:
+        self.order.append(self.name)
+        self.then()
+        return super().answer(data)
+
+
+async def noted(poll: Poll, names: Iterable[str]) -> tuple[list[Noted], list[str]]:
+    """Return clients of these names, and the list of who was answered."""
+    clients = [await poll.client_of(Noted) for _ in names]
+    order: list[str] = []
+    for client, name in zip(clients, names, strict=True):
+        client.name, client.order = name, order
+    return clients, order
+
+
+def until_done(poll: Poll) -> None:
+    while poll.poller.answer_batch():
+        pass
+
+
+async def test_bulk_takes_turns_and_short_messages_do_not_wait(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short messages are answered at once, and those who send bulk one after the other."""
+    monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
+    monkeypatch.setattr(poller_module, "READ_BYTES", 32)
+    (*bulk, one, other), order = await noted(poll, ["a", "b", "c", "light", "light"])
+    for client in bulk:
+        await client.send(bytes(16 + 32 * 9))
+    for client in (one, other):
+        await client.send(b"x")
+    until_done(poll)
+    assert sorted(order[:5]) == ["a", "b", "c", "light", "light"]
+    assert order[5:] == order[5:8] * 9
+    assert sorted(order[5:8]) == ["a", "b", "c"]
+
+
+async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many send bulk, a short message waits for one turn of one of them."""
+    monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
+    monkeypatch.setattr(poller_module, "READ_BYTES", 16)
+    (*bulk, light), order = await noted(poll, ["turn", "turn", "turn", "message"])
+
+    with socket.socket(fileno=socket.dup(light.peer.socket.fileno())) as sender:
+        for client in bulk:
+            await client.send(bytes(16 * 20))
+            client.then = partial(sender.send, b"x")
+        until_done(poll)
+    # The first pieces of all three were read before it was known that there is more.
+    first = order.index("message")
+    assert order[:first] == ["turn"] * 4
+    assert order[first:] == ["message", *["turn", "message"] * (3 * 20 - 4)]
+
+
+async def test_who_sent_bulk_and_sends_short_messages_takes_no_turns_any_more(poll: Poll) -> None:
     """A person may paste a page and go on typing."""
-    async with tuned(readiness) as (stream, peer), tuned(readiness):
-        for size, is_bulk in ((READ_BYTES, True), (1, False)):
-            await peer.send_all(bytes(size))
-            assert len(await stream.receive_some()) == size
-            assert stream._is_bulk is is_bulk
+    client = await poll.client()
+    await client.send(bytes(SHORT_BYTES))
+    until_done(poll)
+    assert client.stream._is_bulk
+    await client.send(b"x")
+    until_done(poll)
+    assert not client.stream._is_bulk
 
 
-async def test_streams_of_bulk_with_nothing_to_read_take_no_turns(readiness: Readiness) -> None:
-    """They sleep like others until there is something, and so does the machine."""
-    async with (
-        tuned(readiness) as (first, peer),
-        tuned(readiness) as (second, other_peer),
-        trio.open_nursery() as nursery,
-    ):
-        for stream, each in ((first, peer), (second, other_peer)):
-            await each.send_all(bytes(READ_BYTES))
-            assert len(await stream.receive_some()) == READ_BYTES
-            nursery.start_soon(stream.receive_some)
+class Endless:
+    """An epoll that has something to report whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+        self.closed = False
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.send(b"x")
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
+        self.polls += 1
+        assert timeout == 0
+        assert maxevents == ROUND_MESSAGES
+        return [(7, READABLE)] * maxevents
+
+    def register(self, fd: int, eventmask: int = 0) -> None:
+        raise NotImplementedError
+
+    def modify(self, fd: int, eventmask: int) -> None:
+        raise NotImplementedError
+
+    def unregister(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
+        self._ours.close()
+        self._theirs.close()
+
+
+class Quick(PolledStream):
+    """A stream that is answered at once, or takes `seconds` of the clock `time`."""
+
+    def __init__(self, seconds: float = 0) -> None:
+        self.seconds = seconds
+        self.time = 0.0
+        self.noticed = 0
+
+    def notice(self, events: int) -> None:
+        self.noticed += 1
+        self.time += self.seconds
+
+
+@contextmanager
+def endless(seconds: float = 0) -> Iterator[tuple[Endless, Quick, Poller]]:
+    """Give a poller that never runs out of messages, each of which takes some time."""
+    epoll, stream = Endless(), Quick(seconds)
+    poller = Poller(epoll)
+    poller._streams[7] = stream
+    try:
+        yield epoll, stream, poller
+    finally:
+        epoll.close()
+
+
+def test_a_batch_is_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is to answer, Trio's other tasks run after so many rounds."""
+    with endless() as (epoll, stream, poller):
+        monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+        assert poller.answer_batch()
+        assert epoll.polls == BATCH_ROUNDS
+        assert stream.noticed == BATCH_ROUNDS * ROUND_MESSAGES
+
+
+def test_a_batch_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where answering takes long, they run after about a millisecond."""
+    with endless(BATCH_SECONDS / ROUND_MESSAGES) as (epoll, stream, poller):
+        monkeypatch.setattr("time.perf_counter", lambda: stream.time)
+        assert poller.answer_batch()
+        assert epoll.polls == 1
+
+
+async def test_other_tasks_run_between_two_batches() -> None:
+    """Also when there is always more to answer: the poller can be cancelled, and is."""
+    with endless() as (epoll, _, poller):
+        with trio.fail_after(TIMEOUT_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poller.run)
+                for _ in range(10):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        assert epoll.closed
+        assert epoll.polls <= 12 * BATCH_ROUNDS
+
+
+def is_reset(error: BaseException | bool) -> bool:
+    return isinstance(error, trio.BrokenResourceError) and "reset" in str(error)
+
+
+async def test_an_error_in_a_step_ends_that_client_alone(poll: Poll) -> None:
+    """It is raised in the client's own task; the others are answered in the same batch."""
+
+    class Buggy(Client):
+        def answer(self, data: bytes | bytearray) -> Reply:
+            raise ZeroDivisionError
+
+    buggy, other = await poll.client_of(Buggy), await poll.client()
+    for client in (buggy, other):
+        await client.send(b"hi")
+    poll.poller.answer_batch()
+    assert await other.peer.receive_some() == b"HI"
+    await wait_all_tasks_blocked()
+    assert isinstance(buggy.ended, ZeroDivisionError)
+    assert not other.ended
+
+
+async def test_a_reset_ends_that_client_alone(poll: Poll) -> None:
+    """Its task is told why."""
+    lost, other = await poll.client(), await poll.client()
+    lost.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    lost.peer.socket.close()
+    await other.send(b"hi")
+    poll.poller.answer_batch()
+    assert await other.peer.receive_some() == b"HI"
+    await wait_all_tasks_blocked()
+    assert is_reset(lost.ended)
+
+
+async def test_a_reply_to_a_client_that_has_gone_is_left_to_its_task(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which finds out that it cannot be sent, and counts it so."""
+    client = await poll.client()
+
+    def broken(self: PolledStream, reply: Reply) -> Reply:
+        raise trio.BrokenResourceError("gone")
+
+    monkeypatch.setattr(PolledStream, "_send_some", broken)
+    await client.send(b"hi")
+    poll.poller.answer_batch()
+    await wait_all_tasks_blocked()
+    assert client.rests == [b"HI"]
+    assert str(client.ended) == "gone"
+
+
+async def test_the_end_that_comes_with_the_last_message_is_seen(poll: Poll) -> None:
+    """One edge reports both."""
+    client = await poll.client()
+    await client.send(b"last")
+    await client.peer.send_eof()
+    while not client.ended:
+        poll.poller.answer_batch()
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
+    assert await client.peer.receive_some() == b"LAST"
+    assert client.ended is True
 
 
-async def test_a_closed_stream_is_forgotten(readiness: Readiness) -> None:
-    """Its number soon belongs to another one."""
-    others = list(readiness._streams.values())
-    async with tuned(readiness) as (stream, _peer):
-        assert list(readiness._streams.values()) == [*others, stream]
-    assert list(readiness._streams.values()) == others
+async def test_urgent_data_is_read_past(poll: Poll) -> None:
+    """A read stops before the urgent byte, though there is more: one edge, and all is answered."""
+    client = await poll.client()
+    client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    with socket.socket(fileno=socket.dup(client.peer.socket.fileno())) as sender:
+        sender.send(b"abc")
+        sender.send(b"!", socket.MSG_OOB)
+        sender.send(b"def\n")
+    while client.unread() < 3:
+        await trio.lowlevel.checkpoint()
+    reply = b""
+    while len(reply) < len(b"ABC!DEF\n"):
+        poll.poller.answer_batch()
+        reply += await client.peer.receive_some()
+    assert reply == b"ABC!DEF\n"
 
 
-async def test_a_stream_can_be_closed_when_nobody_watches_any_more() -> None:
-    """A server that falls over closes in any order."""
-    one = Readiness()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(one.run)
-        here, there = await socket_pair()
-        stream = TunedStream(here, one)
-        await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    assert one._epoll.closed
-    stream.close()
-    async with there:
-        assert await there.receive_some() == b""
+async def test_an_edge_without_bytes_changes_nothing(poll: Poll) -> None:
+    """It may report what was read already."""
+    client = await poll.client()
+    client.stream.notice(READABLE)
+    client.stream.notice(READABLE | select.EPOLLPRI)
+    assert client.pieces == []
+    await client.send(b"hi")
+    poll.poller.answer_batch()
+    assert await client.peer.receive_some() == b"HI"
 
 
-async def test_a_stream_of_bulk_gets_its_turn_without_a_new_edge(readiness: Readiness) -> None:
-    """What the kernel has already is read to its end, though nothing new comes to report."""
-    sent = 4 * READ_BYTES
-    async with tuned(readiness) as (first, peer), tuned(readiness) as (second, other_peer):
-        for stream, each in ((first, peer), (second, other_peer)):
-            await each.send_all(bytes(READ_BYTES))
-            assert len(await stream.receive_some()) == READ_BYTES
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(peer.send_all, bytes(sent))
-            received = 0
-            while received < sent:
-                received += len(await first.receive_some(READ_BYTES))
+async def test_a_parked_client_that_is_cancelled_is_left_alone(poll: Poll) -> None:
+    """Nothing is received for it; what has come is there for whoever receives next."""
+    client = await poll.client()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await PolledStream.next_reply(client.stream, client.answer)
+    client.stream.take_turn()
+    await client.send(b"hi")
+    poll.poller.answer_batch()
+    assert client.pieces == []
+    assert await client.stream.receive_some() == b"hi"
 
 
-async def test_a_stream_that_is_cancelled_in_the_queue_leaves_it(
-    readiness: Readiness,
+async def test_a_full_epoll_leaves_reading_to_the_task(
+    poll: Poll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its turn passes without it, and it can be read again."""
-    async with (
-        tuned(readiness) as (first, peer),
-        tuned(readiness) as (second, other_peer),
-        trio.open_nursery() as nursery,
-    ):
-        for each in (peer, other_peer):
-            nursery.start_soon(each.send_all, bytes(64 * READ_BYTES))
-        for stream in (first, second):
-            assert len(await stream.receive_some()) == READ_BYTES
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await first.receive_some()
-        assert scope.cancelled_caught
-        assert len(await second.receive_some()) >= READ_BYTES
-        assert len(await first.receive_some()) >= READ_BYTES
-        nursery.cancel_scope.cancel()
+    """ENOSPC, for the user has too many watches: it costs more, and answers all the same."""
+
+    def full(fd: int, stream: PolledStream) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(poll.poller, "watch", full)
+    client = await poll.client()
+    await client.peer.send_all(b"hi")
+    assert await client.peer.receive_some() == b"HI"
+    assert client.rests == [b"HI"]
 
 
-async def test_a_blocked_send_goes_on_where_it_was(readiness: Readiness) -> None:
-    """What the kernel does not take at once follows as the peer makes room, every byte in place."""
-    data = bytes(range(256)) * (64 * READ_BYTES // 256)
-    async with tuned(readiness) as (stream, peer):
-        received = bytearray()
-
-        async def send() -> None:
-            await stream.send_all(data)
-            await stream.send_eof()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send)
-            async for piece in peer:
-                received += piece
-        assert received == data
+async def test_a_parked_client_whose_stream_is_closed_is_told(poll: Poll) -> None:
+    """And its descriptor, which soon belongs to another one, is forgotten."""
+    client, other = await poll.client(), await poll.client()
+    client.stream.close()
+    client.stream.close()
+    await wait_all_tasks_blocked()
+    assert isinstance(client.ended, trio.ClosedResourceError)
+    assert list(poll.poller._streams.values()) == [other.stream]
 
 
-async def test_a_reset_breaks_both_directions(readiness: Readiness) -> None:
-    """What the kernel reports of a reset is a broken resource, with the reason."""
-    async with tuned(readiness) as (stream, peer):
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.socket.close()
-        with pytest.raises(trio.BrokenResourceError, match="reset"):
-            await stream.receive_some()
-        with pytest.raises(trio.BrokenResourceError, match="Broken pipe"):
-            await stream.send_all(b"reply")
-        with pytest.raises(trio.BrokenResourceError, match="not connected"):
-            await stream.send_eof()
-
-
-async def test_delivered_grows_when_the_peer_reads(readiness: Readiness) -> None:
-    """It counts what has left this machine's queue, so that a slow reader is seen to read."""
-    async with tuned(readiness) as (stream, peer):
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        filled = clog(stream)
-        before = stream.delivered()
-        assert before < filled
-        read = 0
-        while stream.delivered() == before:
-            read += len(await peer.receive_some())
-        assert 0 < read < filled
-
-
-async def test_delivered_falls_back_on_what_the_kernel_took(
-    readiness: Readiness,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where the system does not tell its queue, what it took has to do."""
-
-    async with tuned(readiness) as (stream, _peer):
-        await stream.send_all(b"reply")
-        monkeypatch.setattr(sockets, "unacknowledged_bytes", lambda _: None)
-        assert stream.delivered() == len(b"reply")
-
-
-@pytest.fixture
-def contexts(tmp_path: Path) -> Contexts:
-    server = server_context(cert=pair_file(tmp_path, issue("localhost")), key=None, client_ca=None)
-    return server, client_context(ca=ca_file(tmp_path), insecure=False, cert=None, key=None)
-
-
-@asynccontextmanager
-async def tls(contexts: Contexts) -> AsyncGenerator[TLSPair]:
-    """Give a server's and a client's end after the handshake, and the client's bare transport."""
-    ours, theirs = memory_stream_pair()
-    server = TLSServerStream(theirs, contexts[0])
-    client: trio.SSLStream[trio.abc.Stream]
-    client = trio.SSLStream(ours, contexts[1], server_hostname="localhost", https_compatible=False)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.do_handshake)
-        await client.do_handshake()
-    yield server, client, ours
-
-
-async def test_tls_carries_bytes_both_ways(contexts: Contexts) -> None:
-    """After the handshake it is a stream like others."""
-    async with tls(contexts) as (server, client, _):
-        await client.send_all(b"hi")
-        assert await server.receive_some() == b"hi"
-        await server.wait_send_all_might_not_block()
-        await server.send_all(b"HI")
-        assert await client.receive_some() == b"HI"
-
-
-async def test_a_tls_client_that_ends_is_answered_in_kind(contexts: Contexts) -> None:
-    """The client's closing alert is an end of stream, after which replies can still be sent."""
-    async with tls(contexts) as (server, client, _):
-        await client.send_all(b"hi")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.unwrap)
-            assert await server.receive_some() == b"hi"
-            assert await server.receive_some() == b""
-            await server.aclose()
-
-
-async def test_a_tls_goodbye_survives_messages_under_way(
-    contexts: Contexts,
-    autojump_clock: MockClock,
-) -> None:
-    """The peer reads the notice and the end of stream although it went on sending."""
-    async with tls(contexts) as (server, client, ours):
-        await client.send_all(b"under way")
-        await server.send_all(b"goodbye")
-        await server.send_eof()
-        assert await client.receive_some() == b"goodbye"
-        assert await client.receive_some() == b""
-        await ours.send_eof()
-        assert await server.receive_some() == b""
-    assert trio.current_time() <= CLOSE_ANSWER
-
-
-async def test_a_tls_peer_that_does_not_answer_the_end_is_not_waited_for(
-    contexts: Contexts,
-    autojump_clock: MockClock,
-) -> None:
-    """The closing alert is sent, its answer has a deadline."""
-    async with tls(contexts) as (server, client, _):
-        await server.aclose()
-        assert trio.current_time() == CLOSE_ANSWER
-        assert await client.receive_some() == b""
-
-
-async def test_closing_tls_to_a_peer_that_has_left_is_quiet(contexts: Contexts) -> None:
-    """A client that closed without waiting is the usual case, not an error."""
-    async with tls(contexts) as (server, _, ours):
-        await ours.aclose()
-        await server.aclose()
-        await server.aclose()
+async def test_a_stream_can_be_closed_after_its_poller() -> None:
+    """A server that ends closes in any order."""
+    async with running() as poll:
+        client = await poll.client()
+        poll._nursery.cancel_scope.cancel()
+    assert poll.poller._epoll.closed
+    client.stream.close()
+    assert client.stream._socket.fileno() == -1

@@ -12,19 +12,19 @@ import structlog
 import trio
 from structlog.testing import CapturingLogger
 from tests.helpers.certificates import ca_file, issue, pair_file
-from tests.helpers.streams import Breaking, receive_all
+from tests.helpers.streams import AsClient, Breaking, receive_all
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 from trio_upper.server import server as server_module
-from trio_upper.server.conversation import FAREWELL, Conversation, End
+from trio_upper.server.conversation import LINGER_SECONDS, Conversation, End
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import (
-    DRAIN_QUIET,
-    HANDSHAKE_TIMEOUT,
+    DRAIN_QUIET_SECONDS,
+    HANDSHAKE_SECONDS,
     LINGERING,
-    LONGEST_TICK,
+    LONGEST_TICK_SECONDS,
     Server,
     ServerSettings,
     Totals,
@@ -68,7 +68,7 @@ class Running:
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         try:
-            await self.server.handle(stream, "peer")
+            await self.server.handle(AsClient(stream), "peer")
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -105,10 +105,10 @@ async def ask(client: trio.abc.Stream, message: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"port": 65536}, "65536 is no port"),
-        ({"port": -1}, "-1 is no port"),
-        ({"max_clients": 0}, "room for one client"),
-        ({"grace": -1}, "not negative"),
+        ({"port": 65536}, "65536 is not a valid port"),
+        ({"port": -1}, "-1 is not a valid port"),
+        ({"max_clients": 0}, "must be at least 1"),
+        ({"grace": -1}, "0 or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -190,7 +190,7 @@ async def test_few_refused_clients_linger(autojump_clock: MockClock) -> None:
         words = [await receive_all(client) for client in refused]
         assert sorted(words) == [b""] * 5 + [full_notice(1)] * LINGERING
         assert trio.current_time() == started
-        await trio.sleep(FAREWELL + LATE)
+        await trio.sleep(LINGER_SECONDS + LATE)
         late = served.connect()
         assert await receive_all(late) == full_notice(1)
     assert served.totals is not None
@@ -221,7 +221,7 @@ async def test_an_idle_client_is_closed_and_another_is_not(autojump_clock: MockC
         assert await receive_all(idle) == idle_notice(10)
         assert served.ends() == ["idle"]
         [gone] = served.logged("client gone")
-        assert 10 <= gone["seconds"] - FAREWELL <= 11
+        assert 10 <= gone["seconds"] - LINGER_SECONDS <= 11
 
 
 async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
@@ -235,12 +235,12 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> 
     assert served.totals.cut == 0
 
 
-async def test_without_time_outs_everybody_may_stay(autojump_clock: MockClock) -> None:
+async def test_without_timeouts_a_client_may_stay(autojump_clock: MockClock) -> None:
     """0 means never, for both."""
     async with running(write_timeout=0, idle_timeout=0) as served:
         idle, stuck = served.connect(), served.connect(lockstep=True)
         await stuck.send_all(b"x")
-        await trio.sleep(500 * LONGEST_TICK)
+        await trio.sleep(500 * LONGEST_TICK_SECONDS)
         assert await stuck.receive_some() == b"X"
         assert await ask(idle, b"y") == b"Y"
 
@@ -256,7 +256,7 @@ async def test_a_drain_sees_idle_clients_off_at_once(autojump_clock: MockClock) 
         for client in clients:
             assert await receive_all(client) == shutdown_notice()
             await client.send_eof()
-        assert trio.current_time() - began <= DRAIN_QUIET + LATE
+        assert trio.current_time() - began <= DRAIN_QUIET_SECONDS + LATE
     assert served.totals is not None
     assert served.totals.cut == 0
     assert set(served.ends()) == {"shutdown"}
@@ -270,7 +270,7 @@ async def test_a_drain_answers_what_is_in_flight(autojump_clock: MockClock) -> N
         served.server.drain()
         for _ in range(50):
             assert await ask(client, b"x\n") == b"X\n"
-            await trio.sleep(DRAIN_QUIET / 2)
+            await trio.sleep(DRAIN_QUIET_SECONDS / 2)
         assert await receive_all(client) == shutdown_notice()
         await client.send_eof()
     assert served.totals is not None
@@ -287,7 +287,7 @@ async def test_a_client_that_talks_on_is_cut_at_the_grace(autojump_clock: MockCl
         served.server.drain()
         with contextlib.suppress(trio.BrokenResourceError):
             while await ask(talker, b"x"):  # noqa: ASYNC110 - it talks, it does not wait
-                await trio.sleep(DRAIN_QUIET / 2)
+                await trio.sleep(DRAIN_QUIET_SECONDS / 2)
     assert served.stopped_at == pytest.approx(began + 3)
     assert served.totals is not None
     assert served.totals.cut == 2
@@ -298,7 +298,7 @@ async def test_a_client_that_has_its_notice_is_not_counted_as_cut(
     autojump_clock: MockClock,
 ) -> None:
     """It was told goodbye: that it does not end its side in time costs nobody anything."""
-    async with running(grace=FAREWELL / 2) as served:
+    async with running(grace=LINGER_SECONDS / 2) as served:
         client = served.connect()
         await wait_all_tasks_blocked()
         served.server.drain()
@@ -423,8 +423,8 @@ async def test_few_descriptors_mean_few_clients(monkeypatch: pytest.MonkeyPatch)
     for limit, places in ((64, 31), (16, 1)):
         monkeypatch.setattr(server_module, "raise_descriptor_limit", lambda limit=limit: limit)
         async with running() as served:
-            assert served.server._places == places
-            [warning] = served.logged("fewer clients than asked for")
+            assert served.server._capacity == places
+            [warning] = served.logged("client limit lowered")
             assert warning == {"max_clients": places, "asked": 10_000, "descriptors": limit}
 
 
@@ -499,7 +499,7 @@ async def test_a_silent_tls_client_loses_its_place(
     async with running(tls=secured, max_clients=1) as served:
         silent = served.connect()
         assert (await receive_all(silent))[:1] == b"\x15"
-        assert trio.current_time() == HANDSHAKE_TIMEOUT
+        assert trio.current_time() == HANDSHAKE_SECONDS
         await silent.send_eof()
         [failed] = served.logged("handshake failed")
         assert failed["reason"] == "not finished in time"
@@ -544,4 +544,4 @@ async def test_a_drain_does_not_wait_for_handshakes(
         served.server.drain()
     assert served.totals is not None
     assert served.totals.cut == 0
-    assert served.stopped_at == pytest.approx(FAREWELL)
+    assert served.stopped_at == pytest.approx(LINGER_SECONDS)

@@ -93,6 +93,9 @@ class EdgePoller(Protocol):
     def register(self, fd: int, eventmask: int = ...) -> None:
         """Watch `fd`."""
 
+    def modify(self, fd: int, eventmask: int) -> None:
+        """Report again what has happened to `fd`, which is watched already."""
+
     def unregister(self, fd: int) -> None:
         """Watch `fd` no more."""
 

@@ -1,26 +1,22 @@
-"""One client's conversation on any `trio.abc.Stream`: read, upper-case, send, and how it ends.
+"""One client's conversation: receive, upper-case, send, and how it ends.
 
 The deadlines cost a message nothing. A conversation only counts bytes. Whoever owns it calls
 `Conversation.inspect` from time to time, which compares the counts with the last ones and, when a
 client has been quiet or stuck for too long, interrupts the conversation through its cancel scope.
 (A `trio.fail_after` around each read and write would cost as much as answering does.) The idle
-time-out and the drain are the same mechanism with different patience.
+timeout and the drain are the same mechanism with different limits.
 """
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
 from trio_upper.protocol import Responder
+from trio_upper.server.streams import ClientStream, Reply
 
-# How long, in seconds, a notice may take to go out and the client to end its side after it.
-FAREWELL = 1.0
-
-# Before a quiet client is told goodbye there is one more look at what has just come in, this long
-# in seconds: enough to read what the kernel has, far less than a person notices.
-LAST_LOOK = 0.01
+# How long a notice may take to go out, and the client to end its side after it.
+LINGER_SECONDS = 1.0
 
 
 class End(enum.StrEnum):
@@ -37,28 +33,23 @@ class End(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """For how long a conversation may stand still, in seconds; `math.inf` means for ever.
+class Limits:
+    """How long a conversation may stand still; `math.inf` means for ever.
 
-    A client that sent no byte for `quiet` gets `notice` and an end of stream, for the reason `end`.
-    One that took no byte of its reply for `stalled` is cut.
+    A client that sent no byte for `quiet_seconds` gets `notice` and an end of stream, for the
+    reason `end`. One that took no byte of its reply for `stalled_seconds` is cut.
     """
 
-    quiet: float
-    stalled: float
+    quiet_seconds: float
+    stalled_seconds: float
     end: End
     notice: bytes
 
 
 class Conversation:
-    """The server's side of one connection.
-
-    `delivered` returns a number that changes whenever the client takes some of its reply in the
-    middle of one `send_all`; a stream that cannot tell is as good as stuck until its call returns.
-    """
+    """The server's side of one connection."""
 
     __slots__ = (
-        "_delivered",
         "_end",
         "_interrupted",
         "_mark",
@@ -67,27 +58,21 @@ class Conversation:
         "_scope",
         "_since",
         "_stream",
-        "_writing",
+        "_unsent",
         "noticed",
-        "sent",
     )
 
-    def __init__(
-        self, stream: trio.abc.Stream, *, delivered: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, stream: ClientStream) -> None:
         self._stream = stream
-        self._delivered = delivered
         self._responder = Responder()
         self._end = End.EOF
         self._notice = b""
         self._interrupted = False
-        self._writing = False
+        self._unsent = 0
         self._mark = 0
         self._since = trio.current_time()
         self._scope = trio.CancelScope()
-        #: Bytes of reply that the stream took.
-        self.sent = 0
-        #: Whether the client was told goodbye: nothing is lost when it is cut now.
+        #: Whether the client was sent its notice: nothing is lost when it is cut now.
         self.noticed = False
 
     @property
@@ -95,8 +80,13 @@ class Conversation:
         """Bytes that came from the client."""
         return self._responder.received
 
+    @property
+    def sent(self) -> int:
+        """Bytes of reply that the stream took, but for a reply that was interrupted."""
+        return self._responder.replied - self._unsent
+
     async def run(self) -> End:
-        """Answer until the client ends its side, or until it has been quiet or stuck for too long.
+        """Answer until the client ends its side, or has been quiet or stuck for too long.
 
         Resource handling: the stream stays open; the caller closes it.
 
@@ -105,27 +95,28 @@ class Conversation:
         try:
             await self._converse()
             if self._notice:
-                await self._say_goodbye()
+                await self._send_notice()
         except trio.BrokenResourceError:
             return End.RESET
         return self._end
 
-    def inspect(self, now: float, patience: Patience) -> None:
-        """Interrupt the conversation if it has stood still for longer than `patience` has it.
+    def inspect(self, now: float, limits: Limits) -> None:
+        """Interrupt the conversation if it has stood still for longer than `limits` allow.
 
         `now` is Trio's time. The time that a conversation has stood still is counted from the
-        first inspection that finds it so.
+        first inspection that finds it so. A client whose bytes lie unread is not quiet.
         """
         if self._interrupted:
             return
-        mark = self.received + self.sent + (self._delivered() if self._writing else 0)
+        mark = self.received + self.sent + (self._stream.delivered() if self._unsent else 0)
         if mark != self._mark:
             self._mark = mark
             self._since = now
-        elif self._writing and now - self._since >= patience.stalled:
-            self._interrupt(End.STALLED, b"")
-        elif not self._writing and now - self._since >= patience.quiet:
-            self._interrupt(patience.end, patience.notice)
+        elif self._unsent:
+            if now - self._since >= limits.stalled_seconds:
+                self._interrupt(End.STALLED, b"")
+        elif now - self._since >= limits.quiet_seconds and not self._stream.has_unread():
+            self._interrupt(limits.end, limits.notice)
 
     def _interrupt(self, end: End, notice: bytes) -> None:
         self._end, self._notice = end, notice
@@ -133,73 +124,69 @@ class Conversation:
         self._scope.cancel()
 
     async def _converse(self) -> None:
-        """Answer until there is a reason to end, which stands in `_end` and `_notice` then."""
-        data: bytes | bytearray | None = b""
-        while data is not None:
+        """Answer until there is a reason to end, which `_end` and `_notice` have then."""
+        reply: Reply | None = b""
+        while reply is not None:
             with trio.CancelScope() as self._scope:
-                data = await self._answer(data)
+                reply = await self._answer(reply)
             if self._scope.cancelled_caught:
-                data = None if self._end is End.STALLED else await self._look_once_more()
+                # What came in this very moment is answered before the notice.
+                goes_on = self._end is not End.STALLED and self._stream.has_unread()
+                reply = b"" if goes_on else None
 
-    async def _answer(self, data: bytes | bytearray) -> bytes | bytearray | None:
-        """Answer `data` and all that follows it; None: the client has ended.
+    async def _answer(self, reply: Reply) -> Reply | None:
+        """Send `reply` and answer all that follows; None: the client has ended.
 
-        Interrupted with a message in hand, for it came in the same instant, return the message: it
-        is answered under a new scope, for in a cancelled one the reply would be lost.
+        Interrupted with a reply in hand, for its message came in the same instant, return it: it is
+        sent under a new scope, for in a cancelled one it would be lost.
         """
         stream, answer = self._stream, self._responder.answer
         self._interrupted = False
         while True:
-            if reply := answer(data):
-                self._writing = True
-                await stream.send_all(reply)
-                self._writing = False
-                self.sent += len(reply)
-            data = await stream.receive_some()
-            if not data:
+            if reply:
+                await self._send(reply)
+            next_reply = await stream.next_reply(answer)
+            if next_reply is None:
                 await self._finish()
                 return None
+            reply = next_reply
             if self._interrupted:
-                return data
+                return reply
+
+    async def _send(self, reply: Reply) -> None:
+        self._unsent = len(reply)
+        await self._stream.send_all(reply)
+        self._unsent = 0
 
     async def _finish(self) -> None:
         """Answer the end: what was held back of a last character goes back as it is."""
         self._end, self._notice = End.EOF, b""
-        tail = self._responder.finish()
-        if tail:
-            self._writing = True
-            await self._stream.send_all(tail)
-            self.sent += len(tail)
+        if tail := self._responder.finish():
+            await self._send(tail)
 
-    async def _look_once_more(self) -> bytes | bytearray | None:
-        with trio.move_on_after(LAST_LOOK):
-            return await self._stream.receive_some()
-        return None
-
-    async def _say_goodbye(self) -> None:
-        with trio.move_on_after(FAREWELL):
+    async def _send_notice(self) -> None:
+        with trio.move_on_after(LINGER_SECONDS):
             await self._stream.send_all(b"\n" * self._responder.line_open + self._notice)
             self.noticed = True
             await end_and_discard(self._stream)
 
 
-async def part(stream: trio.abc.Stream, last_words: bytes) -> None:
-    """Send `last_words` and see that they survive the close, for at most `FAREWELL` seconds.
+async def send_and_end(stream: trio.abc.HalfCloseableStream, words: bytes) -> None:
+    """Send `words` and see that they survive the close, for at most `LINGER_SECONDS`.
 
     The stream stays open; the caller closes it. `trio.BrokenResourceError` escapes.
     """
-    with trio.move_on_after(FAREWELL):
-        await stream.send_all(last_words)
+    with trio.move_on_after(LINGER_SECONDS):
+        await stream.send_all(words)
         await end_and_discard(stream)
 
 
-async def end_and_discard(stream: trio.abc.Stream) -> None:
+async def end_and_discard(stream: trio.abc.HalfCloseableStream) -> None:
     """End the sending side, then read and discard until the client ends, too.
 
     A close with unread input is a reset, and a reset can destroy what was sent just before it
     (RFC 9112, section 9.6, tells the same story for HTTP). The caller sets the deadline.
     """
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        await stream.send_eof()
+    await stream.send_eof()
     while await stream.receive_some():
         pass

@@ -1,4 +1,4 @@
-"""Where to listen: from what the operator wrote to open listeners on one port, or why not."""
+"""Listeners: from the hosts of the operator to open listeners on one port, or why that fails."""
 
 import errno
 import os
@@ -15,16 +15,16 @@ from trio_upper.platform import keep_alive
 # With port 0 the system chooses one for the first address; it may be in use at the next one.
 PORT_TRIES = 20
 
-# A vanished peer (cable cut, power lost) is found although nothing is being sent to it: seconds of
-# silence after which the kernel asks whether it is still there, and seconds between two questions.
+# A vanished peer (cable cut, power lost) is found although nothing is being sent to it: after this
+# much silence the system asks whether it is still there, and then again and again.
 KEEPALIVE_IDLE_SECONDS = 300
 KEEPALIVE_INTERVAL_SECONDS = 30
 
-# A process without a place for a client leaves it to others for so long, in seconds: enough for one
-# that is busy, and it can still refuse twenty in a second. Then it has a glance at the queue, which
-# is no longer than this: others may have emptied it.
-OTHERS_FIRST = 0.05
-GLANCE = 0.001
+# A full process lets others accept first: long enough for one that is busy, and it can still refuse
+# twenty clients in a second. Then it tries to accept, and gives up soon: others may have emptied
+# the queue.
+YIELD_SECONDS = 0.05
+TRY_SECONDS = 0.001
 
 # What `bind` and `socket` say where IPv6 is switched off.
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
@@ -36,38 +36,37 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """One address to listen on; `host` is what the operator wrote for it."""
+    """An address to listen on; `host` is what the operator wrote for it."""
 
     host: str
     address: str
 
-    def dispensable(self, error: OSError) -> bool:
-        """Whether to go on without it: IPv6 is switched off, and nobody asked for this address.
+    def can_be_left_out(self, error: OSError) -> bool:
+        """Return whether to go on without it: IPv6 is off, and it was not asked for by name.
 
-        ``::`` means all the IPv6 addresses that there are, so that a machine that has none has
-        served the wish; another numeric address is meant by name.
+        ``::`` means all IPv6 addresses that this machine has, which may be none.
         """
         asked_by_name = self.host == self.address and self.address != "::"
         return ":" in self.address and not asked_by_name and error.errno in _NO_SUCH_FAMILY
 
 
 async def resolve_hosts(hosts: Iterable[str]) -> list[ListenAddress]:
-    """Resolve `hosts`, names or addresses, to the places to listen on, each once.
+    """Resolve `hosts`, names or addresses, to the addresses to listen on, each once.
 
-    Raises `CannotListen` for a name that nobody knows.
+    Error handling: `CannotListen` for a name that cannot be resolved.
     """
-    places: dict[str, ListenAddress] = {}
+    found: dict[str, ListenAddress] = {}
     for host in hosts:
         bare = host.removeprefix("[").removesuffix("]")
         for address in await _resolve(bare):
-            places.setdefault(address, ListenAddress(bare, address))
-    return [place for place in places.values() if not _covered(place.address, places)]
+            found.setdefault(address, ListenAddress(bare, address))
+    return [one for one in found.values() if not _is_covered(one.address, found)]
 
 
-def _covered(address: str, places: Container[str]) -> bool:
-    """Whether a wildcard among `places` stands for `address`, so that both cannot be opened."""
+def _is_covered(address: str, addresses: Container[str]) -> bool:
+    """Return whether a wildcard among `addresses` includes `address`: both cannot be opened."""
     wildcard = "::" if ":" in address else "0.0.0.0"  # noqa: S104 - it compares
-    return address != wildcard and wildcard in places
+    return address != wildcard and wildcard in addresses
 
 
 async def _resolve(host: str) -> list[str]:
@@ -78,7 +77,7 @@ async def _resolve(host: str) -> list[str]:
     except (OSError, UnicodeError) as error:
         raise CannotListen(
             f"cannot listen on {host!r}: no such name or address; "
-            "write an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
+            "use an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
         ) from error
     return [_numeric(sockaddr) for *_, sockaddr in found]
 
@@ -98,22 +97,23 @@ class Serve(Protocol):
 
 async def listen(
     serve: Serve,
-    places: list[ListenAddress],
+    addresses: list[ListenAddress],
     port: int,
     *,
     task_status: trio.TaskStatus[list[tuple[str, int]]],
 ) -> None:
-    """Run `serve` for each of `places`, all on one port, until cancelled.
+    """Run `serve` for each of `addresses`, all on one port, until cancelled.
 
-    `port` 0 lets the system choose. Reports the addresses and ports when all of them are open.
-    `CannotListen` escapes, in an `ExceptionGroup`. An IPv6 address that nobody asked for by name is
-    left out where IPv6 is switched off.
+    `port` 0 lets the system choose. Reports the addresses and ports when all of them are open. An
+    IPv6 address that was not asked for by name is left out where IPv6 is switched off.
+
+    Error handling: `CannotListen` escapes, in an `ExceptionGroup`.
     """
     tries_left = PORT_TRIES
     while True:
         async with trio.open_nursery() as nursery:
             try:
-                task_status.started(await _open(nursery, serve, places, port))
+                task_status.started(await _open(nursery, serve, addresses, port))
             except _PortTaken as taken:
                 tries_left -= 1
                 if not tries_left:
@@ -129,29 +129,25 @@ class _PortTaken(Exception):
 
 
 async def _open(
-    nursery: trio.Nursery, serve: Serve, places: list[ListenAddress], port: int
+    nursery: trio.Nursery, serve: Serve, addresses: list[ListenAddress], port: int
 ) -> list[tuple[str, int]]:
     opened: list[tuple[str, int]] = []
     left_out: list[CannotListen] = []
     chosen = port
-    for place in places:
+    for wanted in addresses:
         try:
-            [listener] = await nursery.start(partial(serve, chosen, host=place.address))
+            [listener] = await nursery.start(partial(serve, chosen, host=wanted.address))
         except OSError as error:
-            explanation = explain(place, chosen, error)
+            explanation = explain(wanted, chosen, error)
             if error.errno == errno.EADDRINUSE and chosen != port:
                 raise _PortTaken(explanation) from error
-            if not place.dispensable(error):
+            if not wanted.can_be_left_out(error):
                 raise explanation from error
             left_out.append(explanation)
             continue
-        keep_alive(
-            listener.socket,
-            idle_seconds=KEEPALIVE_IDLE_SECONDS,
-            interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
-        )
+        prepare(listener)
         chosen = listener.socket.getsockname()[1]
-        opened.append((place.address, chosen))
+        opened.append((wanted.address, chosen))
     if not opened:
         raise left_out[0]
     return opened
@@ -163,11 +159,11 @@ def address_of(listener: trio.SocketListener) -> tuple[str, int]:
     return _numeric(sockname), sockname[1]
 
 
-class Shared(trio.abc.Listener[trio.SocketStream]):
+class SharedListener(trio.abc.Listener[trio.SocketStream]):
     """A listener from whose queue other processes accept, too.
 
-    While `is_full` says that there is no place left here, it lets them go first. A client is so
-    refused only if nobody has a place for it, or nobody else has the time to accept it.
+    While `is_full` says that this process has no capacity left, it lets them accept first. So a
+    client is refused only if all are full, or no other has the time to accept it.
 
     Resource handling: closing it closes `listener`, for this process.
     """
@@ -177,20 +173,16 @@ class Shared(trio.abc.Listener[trio.SocketStream]):
         self._is_full = is_full
         #: The address and port listened on.
         self.address = address_of(listener)
-        keep_alive(
-            listener.socket,
-            idle_seconds=KEEPALIVE_IDLE_SECONDS,
-            interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
-        )
+        prepare(listener)
 
     async def accept(self) -> trio.SocketStream:
         """Accept a connection, as `trio.SocketListener.accept` does."""
         while True:
             await trio.lowlevel.wait_readable(self._listener.socket)
-            await trio.lowlevel.checkpoint()  # who was accepted last takes its place meanwhile
+            await trio.lowlevel.checkpoint()  # who was accepted last is counted meanwhile
             if self._is_full():
-                await trio.sleep(OTHERS_FIRST)
-            with trio.move_on_after(GLANCE):
+                await trio.sleep(YIELD_SECONDS)
+            with trio.move_on_after(TRY_SECONDS):
                 return await self._listener.accept()
 
     async def aclose(self) -> None:
@@ -198,19 +190,28 @@ class Shared(trio.abc.Listener[trio.SocketStream]):
         await self._listener.aclose()
 
 
-def explain(place: ListenAddress, port: int, error: OSError) -> CannotListen:
-    """Return, for a person, why `place` cannot be listened on at `port`."""
+def prepare(listener: trio.SocketListener) -> None:
+    """Set what the connections of `listener` inherit from it."""
+    keep_alive(
+        listener.socket,
+        idle_seconds=KEEPALIVE_IDLE_SECONDS,
+        interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
+    )
+
+
+def explain(wanted: ListenAddress, port: int, error: OSError) -> CannotListen:
+    """Return, for a person, why `wanted` cannot be listened on at `port`."""
     match error.errno:
         case errno.EADDRINUSE:
-            why = "the port is in use; is a server running already? Choose another one with --port"
+            why = "the port is in use; is a server running already? Choose another port with --port"
         case errno.EACCES | errno.EPERM:
-            why = "no permission; ports below 1024 are the administrator's, choose a higher --port"
+            why = "no permission; ports below 1024 need an administrator, choose a higher --port"
         case errno.EADDRNOTAVAIL:
-            why = "this machine has no such address; 0.0.0.0 and :: stand for all that it has"
+            why = "this machine has no such address; use 0.0.0.0 for all IPv4 or :: for all IPv6"
         case errno.EAFNOSUPPORT | errno.EPROTONOSUPPORT:
             why = "this machine has IPv6 switched off; use an IPv4 address"
-        case errno.EINVAL if place.address.startswith("fe80"):
-            why = "a link-local address needs its interface, as in fe80::1%eth0"
+        case errno.EINVAL if wanted.address.startswith("fe80"):
+            why = "a link-local address needs its interface, for example fe80::1%eth0"
         case _:
             why = os.strerror(error.errno) if error.errno else str(error)
-    return CannotListen(f"cannot listen on {place.address} port {port}: {why}")
+    return CannotListen(f"cannot listen on {wanted.address} port {port}: {why}")

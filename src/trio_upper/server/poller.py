@@ -1,333 +1,187 @@
-"""The server's byte streams: a TCP socket with fewer system calls, and TLS with an end of stream.
+"""The poller: answers the short messages of thousands of clients without waking their tasks.
 
-For each message, `trio.SocketStream` asks the kernel for bytes before there are any, arms Trio's
-epoll for one wait, and passes the scheduler once more after it has sent. That is about half of what
-a short message costs a server. Here a socket is registered once, waits first, and sends at once.
-Whoever uses `TunedStream` knows what is different, see there.
+A client's task waits nearly always, and to wake it for a message of 32 bytes costs more than to
+answer it. So the task parks, and leaves its answering step with the poller: one task, which asks an
+edge-triggered epoll of our own (epoll(7)) what has come, and receives, answers and sends itself. It
+wakes the client's task only for what needs thought: the end, an error, a reply that the system did
+not take as a whole. Everything else about a client stays with its task: deadlines, notices, the
+end.
+
+Trio lets no other task run meanwhile, so a batch of answers is bounded in number and in time. Those
+who send bulk wait in a queue, and one of them has its turn after each round of short messages.
 """
 
 import contextlib
-import operator
-import select
 import socket
+import time
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
+import outcome
 import trio
 
-from trio_upper.platform import reuse_large_blocks, unacknowledged_bytes
+from trio_upper.platform import EDGES, READABLE, EdgePoller, reuse_large_blocks
+from trio_upper.server.streams import READ_BYTES, Answer, PlainStream, Reply
 
-if TYPE_CHECKING:
-    import ssl
+# Bytes of a message that is answered in its round; who sends as much in one piece sends bulk.
+SHORT_BYTES = 8 * 1024
 
-# Bytes that one read asks for. Whoever fills the first size sends bulk, which is faster in large
-# reads; but all short messages wait meanwhile, up to 0.4 ms. So the size grows slowly, and begins
-# anew with each short message.
-READ_BYTES = 32 * 1024
-READ_GROWTH = 8 * 1024
-MOST_READ_BYTES = 512 * 1024
-
-# Of Trio's scheduler: one in which the stream reads and answers, one that begins with a look at the
-# sockets and in which who has a message is woken, one in which those messages are answered.
-PASSES_A_TURN = 3
-
-# How long, in seconds, a TLS peer has to answer our closing alert with its own.
-CLOSE_ANSWER = 0.25
-
-# Whatever epoll reports beside it, the end or an error, leaves the socket readable for good.
-_DATA_ONLY = select.EPOLLIN
+# A batch ends after this many rounds or this much time, and a round has this many messages at most.
+# Trio's other tasks (which accept, inspect the deadlines, receive signals) wait for the end of a
+# batch; what Trio does between two batches costs a few percent of it.
+BATCH_ROUNDS = 16
+BATCH_SECONDS = 0.001
+ROUND_MESSAGES = 64
 
 
-class Readiness:
-    """Knows which of many sockets have something to read; `run` it in the background.
+class Poller:
+    """Answers parked clients; `run` it in the background."""
 
-    Each socket is registered once, edge-triggered (epoll(7)), in one epoll of our own, and one task
-    waits for that by Trio's means. An edge is reported once, so each stream remembers it until it
-    has read its socket empty. A stream that has no other beside it when it comes waits by Trio's
-    means itself: two epolls cost more than one registration a message when there is one client.
+    def __init__(self, epoll: EdgePoller) -> None:
+        """Take over `epoll`, which is closed when `run` ends."""
+        self._epoll = epoll
+        self._streams: dict[int, PolledStream] = {}
+        self._queue: deque[PolledStream] = deque()
+        reuse_large_blocks(4 * READ_BYTES)
 
-    Trio runs every task that can run, one after the other, before it looks at the sockets again, so
-    that a short message would wait for all who send bulk. Those therefore read in turns: after each
-    turn there is a look at the sockets, and before the next one every short message is answered.
-    """
+    async def run(self) -> NoReturn:
+        """Answer parked clients until cancelled."""
+        with contextlib.closing(self._epoll):
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                while self.answer_batch():
+                    await trio.lowlevel.checkpoint()
 
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._streams: dict[int, TunedStream] = {}
-        self._queue: deque[TunedStream] = deque()
-        self._no_queue = trio.lowlevel.ParkingLot()
-        #: How many bytes a stream that sends bulk may read at a time.
-        self.bulk_bytes = READ_BYTES
-        reuse_large_blocks(2 * MOST_READ_BYTES)  # what is read, and the reply
+    def answer_batch(self) -> bool:
+        """Answer what has come; return whether there may be more."""
+        end = time.perf_counter() + BATCH_SECONDS
+        for _ in range(BATCH_ROUNDS):
+            ready = self._epoll.poll(0, ROUND_MESSAGES)
+            for fd, events in ready:
+                self._streams[fd].notice(events)
+            if self._queue:
+                self._queue.popleft().take_turn()
+            elif not ready:
+                return False
+            if time.perf_counter() >= end:
+                break
+        return True
 
-    async def run(self) -> None:
-        """Wake the streams that have something to read, until cancelled."""
-        with self._epoll:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wait)
-                nursery.start_soon(self._give_turns)
-
-    async def _wait(self) -> NoReturn:
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            while self._wake_streams():
-                await trio.lowlevel.checkpoint()  # in which they answer; more may have come by then
-
-    async def _give_turns(self) -> NoReturn:
-        while True:
-            while not self._queue:
-                await self._no_queue.park()
-            self._queue.popleft().resume()
-            for _ in range(PASSES_A_TURN):
-                await trio.lowlevel.checkpoint()
-
-    def _wake_streams(self) -> bool:
-        """Wake the streams that have something to read; return whether there were any."""
-        ready = self._epoll.poll(0)
-        for fd, events in ready:
-            self._streams[fd].wake(events)
-        return bool(ready)
-
-    def enqueue(self, stream: "TunedStream") -> None:
-        """Have a stream with bulk to read wait for its turn."""
+    def queue(self, stream: "PolledStream") -> None:
+        """Give a stream with more to read a turn after those that have come before."""
         self._queue.append(stream)
-        self._no_queue.unpark()
 
-    def add(self, fd: int, stream: "TunedStream") -> bool:
-        """Know a stream, and watch it; return False if it is the only one, and not watched."""
-        watched = bool(self._streams)
-        if watched:
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
-        self._streams[fd] = stream
-        return watched
+    def watch(self, fd: int, stream: "PolledStream") -> None:
+        """Report what `stream` has to read, now and from now on.
 
-    def remove(self, fd: int, *, watched: bool) -> None:
-        """Forget a stream; call it before the descriptor is closed."""
-        del self._streams[fd]
-        if watched and not self._epoll.closed:
+        Error handling: OSError escapes if the system has no room for one more.
+        """
+        if fd in self._streams:
+            self._epoll.modify(fd, EDGES)  # what has come meanwhile is reported again
+        else:
+            self._epoll.register(fd, EDGES)
+            self._streams[fd] = stream
+
+    def forget(self, fd: int) -> None:
+        """Watch `fd` no more; call this before it is closed."""
+        if self._streams.pop(fd, None) and not self._epoll.closed:
             self._epoll.unregister(fd)
 
-    @property
-    def has_many(self) -> bool:
-        """Whether there is more than one stream."""
-        return len(self._streams) > 1
 
+class PolledStream(PlainStream):
+    """A TCP stream whose parked task is not woken for what `poller` can answer.
 
-class TunedStream(trio.abc.HalfCloseableStream):
-    """A connected TCP socket as a Trio stream, for one task at a time.
-
-    It departs from the rules of `trio.abc.Stream` in one point: `send_all` is a checkpoint only
-    when the kernel does not take all at once. `receive_some` always is, so that a loop which
-    receives and sends is fair to other tasks and can be cancelled in each turn.
-
-    Resource handling: takes the socket out of `stream`, which is of no use afterwards.
+    What an edge reports while no task is parked is not remembered: the next one to park has the
+    system report it again. A read that was short has emptied the socket, and the next byte is a new
+    edge, unless there is urgent data, at which a read stops, or the end: then it is read until it
+    is seen to be empty.
     """
 
-    __slots__ = (
-        "_hung_up",
-        "_is_bulk",
-        "_queued",
-        "_readable",
-        "_reader",
-        "_readiness",
-        "_sending_ended",
-        "_socket",
-        "_taken",
-        "_watched",
-    )
+    __slots__ = ("_answer", "_is_bulk", "_is_queued", "_parked", "_poller", "_until_empty")
 
-    def __init__(self, stream: trio.SocketStream, readiness: Readiness) -> None:
-        raw = stream.socket
-        self._socket = socket.socket(raw.family, raw.type, raw.proto, fileno=raw.detach())
-        self._sending_ended = False
-        self._taken = 0
-        self._reader: trio.lowlevel.Task | None = None
-        self._readable = False
-        self._hung_up = False
+    def __init__(self, sock: socket.socket, poller: Poller) -> None:
+        super().__init__(sock)
+        self._poller = poller
+        self._parked: trio.lowlevel.Task | None = None
+        self._answer: Answer  # of the parked task
         self._is_bulk = False
-        self._queued = False
-        self._readiness = readiness
-        self._watched = readiness.add(self._socket.fileno(), self)
+        self._is_queued = False
+        self._until_empty = False
 
-    def wake(self, events: int) -> None:
-        """Note what epoll reports; who waits for it goes on, now or at its turn."""
-        self._readable = True
-        if events != _DATA_ONLY:
-            self._hung_up = True
-        if self._is_bulk and self._readiness.has_many:
-            self._queue_up()
-        else:
-            self.resume()
+    async def next_reply(self, answer: Answer) -> Reply | None:
+        """Have messages answered by the poller until there is something for this task to do.
 
-    def resume(self) -> None:
-        """Have the task that waits to read, if there is one, go on."""
-        self._queued = False
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            trio.lowlevel.reschedule(reader)
+        Returns the rest of a reply that the system did not take, or None when the client has ended.
+        What `answer` raises escapes.
+        """
+        try:
+            self._poller.watch(self._socket.fileno(), self)
+        except OSError:  # no room in the epoll: this task reads by itself
+            return await super().next_reply(answer)
+        self._answer = answer
+        self._parked = trio.lowlevel.current_task()
+        rest: Reply | None = await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        return rest
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what has come, at most `max_bytes` (None: as much as suits); empty at the end."""
-        if max_bytes is not None and (max_bytes := operator.index(max_bytes)) < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._reader is not None:
-            raise trio.BusyResourceError("another task is receiving")
-        while True:
-            takes_turns = self._is_bulk and self._readiness.has_many
-            if self._readable and not takes_turns:
-                await trio.lowlevel.checkpoint()
-            elif self._readable or self._watched:
-                if self._readable:
-                    self._queue_up()
-                self._reader = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            else:
-                await trio.lowlevel.wait_readable(self._socket)
-                self._readable = True
-                if takes_turns:
-                    continue
-            data = self._receive(max_bytes)
-            if data is not None:
-                return data
-
-    def _queue_up(self) -> None:
-        if not self._queued:
-            self._queued = True
-            self._readiness.enqueue(self)
-
-    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        self._reader = None
+    def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        self._parked = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _receive(self, max_bytes: int | None) -> bytes | None:
-        """Return what is there, or None; note whether there may be more, and whether it is bulk."""
-        readiness = self._readiness
-        size = max_bytes or (readiness.bulk_bytes if self._is_bulk else READ_BYTES)
+    def _wake(self, result: outcome.Outcome[Reply | None]) -> None:
+        task, self._parked = self._parked, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, result)
+
+    def notice(self, events: int) -> None:
+        """Note what the epoll reports, and answer it if that is done quickly."""
+        if self._parked is None:
+            return
+        if events != READABLE:
+            self._until_empty = True
+        if self._is_bulk:
+            self._queue()
+        elif not self._is_queued:
+            self._answer_one(SHORT_BYTES)
+
+    def take_turn(self) -> None:
+        """Answer one piece of bulk, or what else there is."""
+        self._is_queued = False
+        if self._parked is not None:
+            self._answer_one(READ_BYTES)
+
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._poller.queue(self)
+
+    def _answer_one(self, size: int) -> None:
+        """Receive at most `size` bytes for the parked task, answer them, and send the reply."""
         try:
             data = self._socket.recv(size)
-        except BlockingIOError:
-            self._readable = False
-            return None
-        except OSError as error:
-            raise self._translated(error) from error
-        # A short read has emptied the socket: the next byte is a new edge (epoll(7), Q9).
-        if len(data) < size and not self._hung_up:
-            self._readable = False
-        if len(data) >= READ_BYTES:
-            self._is_bulk = True
-            readiness.bulk_bytes = min(readiness.bulk_bytes + READ_GROWTH, MOST_READ_BYTES)
-        elif self._is_bulk:
-            self._is_bulk = False
-        else:
-            readiness.bulk_bytes = READ_BYTES
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`; at once, without a checkpoint, if the kernel takes it."""
-        if self._sending_ended:
-            raise trio.ClosedResourceError("the sending side was ended")
-        while True:
-            try:
-                taken = self._socket.send(data)
-            except BlockingIOError:
-                taken = 0
-            except OSError as error:
-                raise self._translated(error) from error
-            self._taken += taken
-            if taken == len(data):
+            if data and not (rest := self._reply(self._answer(data))):
+                self._is_bulk = len(data) >= SHORT_BYTES
+                if len(data) == size or self._until_empty:
+                    self._queue()
                 return
-            data = memoryview(data)[taken:]
-            await trio.lowlevel.wait_writable(self._socket)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the kernel has room for more."""
-        if self._sending_ended or self._socket.fileno() == -1:
-            raise trio.ClosedResourceError("the sending side was ended")
-        await trio.lowlevel.wait_writable(self._socket)
-
-    async def send_eof(self) -> None:
-        """End the sending side; the peer reads the end of the stream after all that was sent."""
-        await trio.lowlevel.checkpoint()
-        if self._sending_ended:
-            return
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            self._until_empty = False
         except OSError as error:
-            raise self._translated(error) from error
-        self._sending_ended = True
+            self._wake(outcome.Error(self._translated(error)))
+        except Exception as error:  # in this client's step: it ends this client alone
+            self._wake(outcome.Error(error))
+        else:
+            self._wake(outcome.Value(rest if data else None))
 
-    async def aclose(self) -> None:
-        """Close the socket; waits for nothing."""
-        self.close()
-        await trio.lowlevel.checkpoint()
+    def _reply(self, reply: Reply) -> Reply:
+        """Send what the system takes of `reply`, and return the rest."""
+        try:
+            return self._send_some(reply)
+        except trio.BrokenResourceError:  # the task will find out, and count it as not sent
+            return reply
 
     def close(self) -> None:
-        """Close the socket, without a checkpoint; whoever waits on it is told."""
+        """Close the socket; a parked task is told."""
         if self._socket.fileno() != -1:
-            self._readiness.remove(self._socket.fileno(), watched=self._watched)
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
-            self._readable = True
-            self.resume()  # to learn that it is closed
-
-    def delivered(self) -> int:
-        """Return how many of the bytes sent the peer's system has acknowledged.
-
-        Where the system does not tell, return how many our own has taken.
-        """
-        return self._taken - (unacknowledged_bytes(self._socket) or 0)
-
-    def _translated(self, error: OSError) -> Exception:
-        """Return what `trio.abc.Stream` has for an error of the socket."""
-        if self._socket.fileno() == -1:
-            return trio.ClosedResourceError("the socket was closed")
-        return trio.BrokenResourceError(str(error))
-
-
-class TLSServerStream(trio.abc.HalfCloseableStream):
-    """The server's side of TLS over `transport`, with an end of stream that the peer can hear.
-
-    TLS 1.3 lets each side end by itself (RFC 8446, section 6.1), but `trio.SSLStream` has no
-    `send_eof` (trio#823). Here it is, for goodbyes: what the peer still sends after it is received
-    as it is on the wire, good for nothing but to be discarded.
-
-    Resource handling: closing this stream leaves `transport` to whoever made it.
-    """
-
-    def __init__(self, transport: trio.abc.HalfCloseableStream, context: "ssl.SSLContext") -> None:
-        self._transport = transport
-        self._tls = trio.SSLStream(transport, context, server_side=True, https_compatible=False)
-        self._sending_ended = False
-
-    async def do_handshake(self) -> None:
-        """Shake hands; `trio.BrokenResourceError` if that fails. The caller sets the deadline."""
-        await self._tls.do_handshake()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of `data`, as `trio.SSLStream.send_all`."""
-        await self._tls.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait as `trio.SSLStream.wait_send_all_might_not_block` does."""
-        await self._tls.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Return what has come; empty when the peer has ended its side, by a closing alert."""
-        if self._sending_ended:
-            return await self._transport.receive_some(max_bytes)
-        return await self._tls.receive_some(max_bytes)
-
-    async def send_eof(self) -> None:
-        """Send the closing alert, give the peer a moment to answer it, then end the transport."""
-        with trio.move_on_after(CLOSE_ANSWER):
-            # The peer's messages under way make this fail after the alert has gone out.
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self._tls.unwrap()
-        self._sending_ended = True
-        await self._transport.send_eof()
-
-    async def aclose(self) -> None:
-        """End the sending side, unless that was done; a peer that has left does not matter."""
-        if not self._sending_ended:
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self.send_eof()
+            self._poller.forget(self._socket.fileno())
+        super().close()
+        self._wake(outcome.Error(trio.ClosedResourceError("the socket was closed")))

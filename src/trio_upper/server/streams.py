@@ -1,0 +1,222 @@
+"""A client's connection: what the server needs of it, as a plain TCP stream and as a TLS stream."""
+
+import contextlib
+import operator
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from trio_upper.platform import unacknowledged_bytes
+
+if TYPE_CHECKING:
+    import ssl
+
+# Bytes that one read asks for: large enough for bulk at full speed, small enough that the read and
+# its reply, which may be three times as long, stay below 256 KiB for a client that takes nothing.
+READ_BYTES = 64 * 1024
+
+# How long a TLS client has to answer our closing alert with its own.
+CLOSE_ANSWER_SECONDS = 0.25
+
+Reply = bytes | bytearray | memoryview
+
+# A piece of the request in, its reply out: `Responder.answer`.
+Answer = Callable[[bytes | bytearray], Reply]
+
+
+class ClientStream(trio.abc.HalfCloseableStream):
+    """What the server needs of a client's stream, beside what Trio's streams have."""
+
+    __slots__ = ()
+
+    async def do_handshake(self) -> None:
+        """Make the stream ready; `trio.BrokenResourceError` if the client is not up to it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def next_reply(self, answer: Answer) -> Reply | None:
+        """Wait for the client; return what has to be sent to it, or None when it has ended.
+
+        `answer` makes the reply to a piece of the request. A stream may use it for any number of
+        pieces and send the replies itself; what it returns is what it has not sent.
+        """
+        data = await self.receive_some()
+        return answer(data) if data else None
+
+    def has_unread(self) -> bool:
+        """Return whether the client has sent something that was not received yet."""
+        return False
+
+    def delivered(self) -> int:
+        """Return a number that grows whenever the client takes some of what is sent to it."""
+        return 0
+
+
+def take_socket(stream: trio.SocketStream) -> socket.socket:
+    """Return the socket of `stream`, which is of no use afterwards."""
+    taken = stream.socket
+    return socket.socket(taken.family, taken.type, taken.proto, fileno=taken.detach())
+
+
+class PlainStream(ClientStream):
+    """A connected TCP socket, non-blocking, as the stream of one task at a time.
+
+    For each message, `trio.SocketStream` asks for bytes before there are any, and passes the
+    scheduler once more after it has sent. This one waits first, and sends at once: `send_all` is a
+    checkpoint only when the system does not take all of it. `receive_some` always is, so a loop
+    that receives and sends is fair to other tasks and can be cancelled.
+    """
+
+    __slots__ = ("_sending_ended", "_socket", "_taken")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending_ended = False
+        self._taken = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, at most `max_bytes`; empty at the end of the stream."""
+        size = READ_BYTES if max_bytes is None else operator.index(max_bytes)
+        if size < 1:
+            raise ValueError("max_bytes must be at least 1")
+        while True:
+            await self._wait(trio.lowlevel.wait_readable)
+            try:
+                return self._socket.recv(size)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._translated(error) from error
+
+    async def send_all(self, data: Reply) -> None:
+        """Send all of `data`; at once, without a checkpoint, if the system takes it."""
+        if self._sending_ended:
+            raise trio.ClosedResourceError("the sending side was ended")
+        while rest := self._send_some(data):
+            data = rest
+            await self._wait(trio.lowlevel.wait_writable)
+
+    def _send_some(self, data: Reply) -> Reply:
+        """Send what the system takes at once, and return the rest."""
+        try:
+            taken = self._socket.send(data)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise self._translated(error) from error
+        self._taken += taken
+        return b"" if taken == len(data) else memoryview(data)[taken:]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the system has room for more."""
+        if self._sending_ended:
+            raise trio.ClosedResourceError("the sending side was ended")
+        await self._wait(trio.lowlevel.wait_writable)
+
+    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        if self._socket.fileno() == -1:
+            raise trio.ClosedResourceError("the socket was closed")
+        try:
+            await wait(self._socket)
+        except OSError as error:  # the system has no room for one more to wait for
+            raise trio.BrokenResourceError(str(error)) from error
+
+    async def send_eof(self) -> None:
+        """End the sending side; the client reads the end after all that was sent."""
+        await trio.lowlevel.checkpoint()
+        if self._sending_ended:
+            return
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._translated(error) from error
+        self._sending_ended = True
+
+    async def aclose(self) -> None:
+        """Close the socket; waits for nothing."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close the socket, without a checkpoint; a task that waits for it is told."""
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    def has_unread(self) -> bool:
+        """Ask the system whether there are bytes, or the end."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return False
+        return True
+
+    def delivered(self) -> int:
+        """Return how many bytes the client's system has taken; or ours, where it does not tell."""
+        return self._taken - (unacknowledged_bytes(self._socket) or 0)
+
+    def _translated(self, error: OSError) -> Exception:
+        """Return what `trio.abc.Stream` has for an error of the socket."""
+        if self._socket.fileno() == -1:
+            return trio.ClosedResourceError("the socket was closed")
+        return trio.BrokenResourceError(str(error))
+
+
+class TLSStream(ClientStream):
+    """The server's side of TLS over `transport`, with an end of stream that the client can hear.
+
+    TLS 1.3 lets each side end by itself (RFC 8446, section 6.1), but `trio.SSLStream` has no
+    `send_eof` (trio#823). Here it is, for notices: what the client sends after it is received as it
+    is on the wire, only to be discarded.
+
+    Resource handling: closing this stream does not close `transport`.
+    """
+
+    __slots__ = ("_sending_ended", "_tls", "_transport")
+
+    def __init__(self, transport: ClientStream, context: "ssl.SSLContext") -> None:
+        self._transport = transport
+        self._tls = trio.SSLStream(transport, context, server_side=True, https_compatible=False)
+        self._sending_ended = False
+
+    async def do_handshake(self) -> None:
+        """Shake hands; `trio.BrokenResourceError` if that fails. The caller sets the deadline."""
+        await self._tls.do_handshake()
+
+    async def send_all(self, data: Reply) -> None:
+        """Send all of `data`, as `trio.SSLStream.send_all`."""
+        await self._tls.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait as `trio.SSLStream.wait_send_all_might_not_block` does."""
+        await self._tls.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Return what has come; empty when the client has ended its side by a closing alert."""
+        if self._sending_ended:
+            return await self._transport.receive_some(max_bytes)
+        return await self._tls.receive_some(max_bytes)
+
+    def has_unread(self) -> bool:
+        """Return whether the transport has."""
+        return self._transport.has_unread()
+
+    def delivered(self) -> int:
+        """Return what the transport does: it grows with what is sent here."""
+        return self._transport.delivered()
+
+    async def send_eof(self) -> None:
+        """Send the closing alert, give the client a moment to answer it, then end the transport."""
+        with trio.move_on_after(CLOSE_ANSWER_SECONDS):
+            # The client's messages under way make this fail after the alert has gone out.
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self._tls.unwrap()
+        self._sending_ended = True
+        await self._transport.send_eof()
+
+    async def aclose(self) -> None:
+        """End the sending side, unless that was done; a client that has left does not matter."""
+        if not self._sending_ended:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await self.send_eof()

@@ -1,0 +1,368 @@
+"""The server's streams: what Trio demands of streams, and TLS with an end that can be heard."""
+
+import errno
+import socket
+import ssl
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+
+import pytest
+import trio
+from tests.helpers.certificates import ca_file, issue, pair_file
+from tests.helpers.sockets import socket_pair
+from tests.helpers.streams import AsClient
+from tests.helpers.waiting import TIMEOUT_SECONDS
+from trio.testing import (
+    MockClock,
+    check_half_closeable_stream,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
+
+from trio_upper.platform import open_edge_poller
+from trio_upper.server import streams as streams_module
+from trio_upper.server.poller import PolledStream, Poller
+from trio_upper.server.streams import (
+    CLOSE_ANSWER_SECONDS,
+    READ_BYTES,
+    PlainStream,
+    TLSStream,
+    take_socket,
+)
+from trio_upper.tls import client_context, server_context
+
+# A server's end, a client's, and the client's bare transport.
+TLSPair = tuple[TLSStream, trio.SSLStream[trio.abc.Stream], trio.abc.HalfCloseableStream]
+
+# A server's and a client's.
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+# Makes the server's stream of one that was accepted.
+Make = Callable[[trio.SocketStream], PlainStream]
+
+
+@pytest.fixture(params=["with a poller", "without a poller"])
+async def make(request: pytest.FixtureRequest) -> AsyncGenerator[Make]:
+    """Give what makes a stream; a test that has it has `TIMEOUT_SECONDS` for all it does."""
+    epoll = open_edge_poller() if request.param == "with a poller" else None
+    with trio.fail_after(TIMEOUT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            if epoll:
+                poller = Poller(epoll)
+                nursery.start_soon(poller.run)
+                yield lambda stream: PolledStream(take_socket(stream), poller)
+            else:
+                yield lambda stream: PlainStream(take_socket(stream))
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connected(make: Make) -> AsyncGenerator[tuple[PlainStream, trio.SocketStream]]:
+    """Give a server's stream and what is at the other end."""
+    here, there = await socket_pair()
+    async with there:
+        with closing(make(here)) as stream:
+            yield stream, there
+
+
+def clog(stream: PlainStream) -> int:
+    """Fill the way out of `stream`, return how many bytes that took."""
+    filled = 0
+    with suppress(BlockingIOError):
+        while True:
+            filled += stream._socket.send(bytes(READ_BYTES))
+    return filled
+
+
+def ruled(stream: PlainStream) -> trio.abc.HalfCloseableStream:
+    """Return `stream` with what it leaves out on purpose: checkpoints, and more than one task."""
+    busy = trio.Lock()
+    send_all, wait, send_eof = (
+        stream.send_all,
+        stream.wait_send_all_might_not_block,
+        stream.send_eof,
+    )
+
+    @asynccontextmanager
+    async def alone() -> AsyncGenerator[None]:
+        try:
+            busy.acquire_nowait()
+        except trio.WouldBlock:
+            raise trio.BusyResourceError("another task is sending") from None
+        try:
+            await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            busy.release()
+
+    class Ruled(AsClient):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            async with alone():
+                await send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            async with alone():
+                await wait()
+
+        async def send_eof(self) -> None:
+            async with alone():
+                await send_eof()
+
+    return Ruled(stream)
+
+
+async def test_it_obeys_the_rules_for_streams_but_for_what_it_names(make: Make) -> None:
+    """With checkpoints and guards added, it passes what Trio checks of every stream."""
+    pairs: list[tuple[PlainStream, PlainStream]] = []
+
+    async def ruled_pair() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+        here, there = await socket_pair()
+        pairs.append((make(here), make(there)))
+        return ruled(pairs[-1][0]), ruled(pairs[-1][1])
+
+    async def clogged_pair() -> tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]:
+        pair = await ruled_pair()
+        for end in pairs[-1]:
+            clog(end)
+        return pair
+
+    await check_half_closeable_stream(ruled_pair, clogged_pair)
+
+
+async def test_after_the_end_of_the_sending_side_nothing_can_be_sent(make: Make) -> None:
+    """Neither sending nor waiting for room makes sense then."""
+    async with connected(make) as (stream, _peer):
+        await stream.send_eof()
+        for attempt in (stream.send_all(b"x"), stream.wait_send_all_might_not_block()):
+            with pytest.raises(trio.ClosedResourceError, match="ended"):
+                await attempt
+
+
+async def test_sending_is_no_checkpoint_when_the_system_takes_all(make: Make) -> None:
+    """A reply goes out at once, in the same turn of the scheduler."""
+    async with connected(make) as (stream, peer):
+        with trio.testing.assert_no_checkpoints():
+            await stream.send_all(b"reply")
+        assert await peer.receive_some() == b"reply"
+
+
+async def test_receiving_is_always_a_checkpoint(make: Make) -> None:
+    """A loop of receiving and sending lets other tasks run and can be cancelled in each turn."""
+    async with connected(make) as (stream, peer):
+        await peer.send_all(b"message")
+        await trio.lowlevel.wait_readable(stream._socket)
+        with trio.testing.assert_checkpoints():
+            assert await stream.receive_some() == b"message"
+
+
+async def test_the_end_that_comes_with_the_last_bytes_is_received(make: Make) -> None:
+    """First the bytes, then the end, as often as somebody asks."""
+    async with connected(make) as (stream, peer):
+        await peer.send_all(b"last")
+        await peer.send_eof()
+        await wait_all_tasks_blocked()
+        assert await stream.receive_some() == b"last"
+        assert await stream.receive_some() == b""
+        assert await stream.receive_some() == b""
+
+
+async def test_a_wait_that_was_in_vain_goes_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may say that there is something to read when there is nothing."""
+    async with connected(make) as (stream, peer), trio.open_nursery() as nursery:
+        wait_readable = trio.lowlevel.wait_readable
+
+        async def wait_in_vain(sock: socket.socket) -> None:
+            monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+            nursery.start_soon(peer.send_all, b"now")
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+        monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_in_vain)
+        assert await stream.receive_some() == b"now"
+
+
+async def test_a_cancelled_receive_loses_nothing(make: Make) -> None:
+    """What comes after it is there for the next one."""
+    async with connected(make) as (stream, peer):
+        with trio.move_on_after(0.001) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        await peer.send_all(b"later")
+        assert await stream.receive_some() == b"later"
+
+
+async def test_a_blocked_send_goes_on_where_it_was(make: Make) -> None:
+    """What the system does not take at once follows as there is room, every byte in place."""
+    data = bytes(range(256)) * (64 * READ_BYTES // 256)
+    async with connected(make) as (stream, peer):
+        received = bytearray()
+
+        async def send() -> None:
+            await stream.send_all(data)
+            await stream.send_eof()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            async for piece in peer:
+                received += piece
+        assert received == data
+
+
+async def test_a_reset_breaks_both_directions(make: Make) -> None:
+    """What the system reports of a reset is a broken resource, with the reason."""
+    async with connected(make) as (stream, peer):
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.socket.close()
+        with pytest.raises(trio.BrokenResourceError, match="reset"):
+            await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError, match="Broken pipe"):
+            await stream.send_all(b"reply")
+        with pytest.raises(trio.BrokenResourceError, match="not connected"):
+            await stream.send_eof()
+
+
+@pytest.mark.parametrize("wait", ["wait_readable", "wait_writable"])
+async def test_a_system_without_room_to_wait_breaks_the_stream(
+    make: Make, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    """It ends this client; ENOSPC is what epoll says when the user has too many watches."""
+
+    async def full(sock: socket.socket) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with connected(make) as (stream, _peer):
+        monkeypatch.setattr(trio.lowlevel, wait, full)
+        waiting: dict[str, Callable[[], Awaitable[object]]] = {
+            "wait_readable": stream.receive_some,
+            "wait_writable": stream.wait_send_all_might_not_block,
+        }
+        with pytest.raises(trio.BrokenResourceError, match="No space left"):
+            await waiting[wait]()
+
+
+async def test_what_lies_unread_is_known_without_receiving_it(make: Make) -> None:
+    """Bytes are, and the end is; a reset is nothing to read."""
+    async with connected(make) as (stream, peer):
+        assert not stream.has_unread()
+        await peer.send_all(b"x")
+        await trio.lowlevel.wait_readable(stream._socket)
+        assert stream.has_unread()
+        assert await stream.receive_some() == b"x"
+        assert not stream.has_unread()
+        await peer.send_eof()
+        await trio.lowlevel.wait_readable(stream._socket)
+        assert stream.has_unread()
+
+
+async def test_delivered_grows_when_the_client_receives(make: Make) -> None:
+    """It counts what has left this machine's queue, so that a slow reader is seen to read."""
+    async with connected(make) as (stream, peer):
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with suppress(BlockingIOError):
+            while not stream._send_some(bytes(READ_BYTES)):
+                pass
+        before = stream.delivered()
+        assert before < stream._taken
+        read = 0
+        while stream.delivered() == before:
+            read += len(await peer.receive_some())
+        assert 0 < read < stream._taken
+
+
+async def test_delivered_falls_back_on_what_the_system_took(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it does not tell what is in its queue, what it took has to do."""
+    async with connected(make) as (stream, _peer):
+        await stream.send_all(b"reply")
+        monkeypatch.setattr(streams_module, "unacknowledged_bytes", lambda _: None)
+        assert stream.delivered() == len(b"reply")
+
+
+@pytest.fixture
+def contexts(tmp_path: Path) -> Contexts:
+    server = server_context(cert=pair_file(tmp_path, issue("localhost")), key=None, client_ca=None)
+    return server, client_context(ca=ca_file(tmp_path), insecure=False, cert=None, key=None)
+
+
+@asynccontextmanager
+async def tls(contexts: Contexts) -> AsyncGenerator[TLSPair]:
+    """Give a server's and a client's end after the handshake, and the client's bare transport."""
+    ours, theirs = memory_stream_pair()
+    transport = AsClient(theirs)
+    server = TLSStream(transport, contexts[0])
+    client: trio.SSLStream[trio.abc.Stream]
+    client = trio.SSLStream(ours, contexts[1], server_hostname="localhost", https_compatible=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        await client.do_handshake()
+    yield server, client, ours
+
+
+async def test_tls_carries_bytes_both_ways(contexts: Contexts) -> None:
+    """After the handshake it is a stream like others."""
+    async with tls(contexts) as (server, client, _):
+        await client.send_all(b"hi")
+        assert await server.receive_some() == b"hi"
+        await server.wait_send_all_might_not_block()
+        await server.send_all(b"HI")
+        assert await client.receive_some() == b"HI"
+
+
+async def test_tls_knows_what_its_transport_knows(contexts: Contexts) -> None:
+    """What lies unread, and what was delivered, is a matter of the socket."""
+    async with tls(contexts) as (server, _, _):
+        transport = server._transport
+        assert isinstance(transport, AsClient)
+        transport.taken = 7
+        assert server.delivered() == 7
+        for unread in (False, True):
+            transport.unread = unread
+            assert server.has_unread() is unread
+
+
+async def test_a_tls_client_that_ends_is_answered_in_kind(contexts: Contexts) -> None:
+    """The client's closing alert is an end of stream, after which replies can still be sent."""
+    async with tls(contexts) as (server, client, _):
+        await client.send_all(b"hi")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.unwrap)
+            assert await server.receive_some() == b"hi"
+            assert await server.receive_some() == b""
+            await server.aclose()
+
+
+async def test_a_tls_notice_survives_messages_under_way(
+    contexts: Contexts,
+    autojump_clock: MockClock,
+) -> None:
+    """The peer reads the notice and the end of stream although it went on sending."""
+    async with tls(contexts) as (server, client, ours):
+        await client.send_all(b"under way")
+        await server.send_all(b"notice")
+        await server.send_eof()
+        assert await client.receive_some() == b"notice"
+        assert await client.receive_some() == b""
+        await ours.send_eof()
+        assert await server.receive_some() == b""
+    assert trio.current_time() <= CLOSE_ANSWER_SECONDS
+
+
+async def test_a_tls_peer_that_does_not_answer_the_end_is_not_waited_for(
+    contexts: Contexts,
+    autojump_clock: MockClock,
+) -> None:
+    """The closing alert is sent, its answer has a deadline."""
+    async with tls(contexts) as (server, client, _):
+        await server.aclose()
+        assert trio.current_time() == CLOSE_ANSWER_SECONDS
+        assert await client.receive_some() == b""
+
+
+async def test_closing_tls_to_a_peer_that_has_left_is_quiet(contexts: Contexts) -> None:
+    """A client that closed without waiting is the usual case, not an error."""
+    async with tls(contexts) as (server, _, ours):
+        await ours.aclose()
+        await server.aclose()
+        await server.aclose()
