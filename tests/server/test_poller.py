@@ -278,6 +278,16 @@ async def test_who_sent_bulk_and_sends_short_messages_takes_no_turns_any_more(po
     assert not client.stream._is_bulk
 
 
+async def test_who_waits_for_a_turn_has_one_place_in_the_queue(poll: Poll) -> None:
+    """However much is reported meanwhile, others have their turns in between."""
+    client = await poll.client()
+    await client.send(bytes(SHORT_BYTES))
+    client.stream.notice(READABLE)
+    for _ in range(3):
+        client.stream.notice(READABLE)
+    assert list(poll.poller._queue) == [client.stream]
+
+
 class Endless:
     """An epoll that has something to report whenever it is asked."""
 

@@ -117,6 +117,14 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words
         ServerSettings(**settings)
 
 
+@pytest.fixture(params=["with a poller", "without a poller"])
+def _ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test in both ways: as on Linux, and as where there is nothing like epoll."""
+    if request.param == "without a poller":
+        monkeypatch.setattr(server_module, "open_edge_poller", lambda: None)
+
+
+@pytest.mark.usefixtures("_ways")
 async def test_it_answers_over_real_sockets_and_logs_both_ends_of_a_visit() -> None:
     """A client that connects to what was reported is answered, counted and logged."""
     with trio.fail_after(TIMEOUT_SECONDS):

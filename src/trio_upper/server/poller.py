@@ -138,9 +138,9 @@ class PolledStream(PlainStream):
             return
         if events != READABLE:
             self._until_empty = True
-        if self._is_bulk:
+        if self._is_bulk or self._is_queued:
             self._queue()
-        elif not self._is_queued:
+        else:
             self._answer_one(SHORT_BYTES)
 
     def take_turn(self) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import operator
 import socket
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,13 @@ class ClientStream(trio.abc.HalfCloseableStream):
         data = await self.receive_some()
         return answer(data) if data else None
 
+    @abstractmethod
     def has_unread(self) -> bool:
         """Return whether the client has sent something that was not received yet."""
-        return False
 
+    @abstractmethod
     def delivered(self) -> int:
         """Return a number that grows whenever the client takes some of what is sent to it."""
-        return 0
 
 
 def take_socket(stream: trio.SocketStream) -> socket.socket:
