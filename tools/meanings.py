@@ -21,7 +21,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
         ["client", "peer"],
         "a bug, with its traceback; it ends this client alone",
     ),
-    "fewer clients than asked for": (
+    "client limit lowered": (
         ["max_clients", "asked", "descriptors"],
         "the limit of open files does not allow `--max-clients`",
     ),
