@@ -15,6 +15,7 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock
 
 from trio_upper.protocol import full_notice
+from trio_upper.server import listeners as listeners_module
 from trio_upper.server import server as server_module
 from trio_upper.server.inherited import FIRST_PASSED, adopt_listeners
 from trio_upper.server.listeners import (
@@ -161,18 +162,19 @@ async def test_a_server_that_is_stopped_before_it_runs_closes_them_too() -> None
         assert copy.socket.fileno() == -1
 
 
-async def test_a_full_process_lets_others_accept() -> None:
+async def test_a_full_process_lets_others_accept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients are served up to the capacity of all; the next one is refused."""
-    places, count = 3, 4
-    async with adopting(count, max_clients=places) as servers:
+    monkeypatch.setattr(listeners_module, "YIELD_SECONDS", 1.0)  # this machine may be busy
+    capacity, count = 3, 4
+    async with adopting(count, max_clients=capacity) as servers:
         clients = []
-        for _ in range(places * count):
+        for _ in range(capacity * count):
             clients.append(await connect(servers[0]))
             await clients[-1].send_all(b"hi")
             assert await clients[-1].receive_some() == b"HI"
-        assert [len(server._conversations) for server in servers] == [places] * count
+        assert [len(server._conversations) for server in servers] == [capacity] * count
         async with await connect(servers[0]) as late:
-            assert await late.receive_some() == full_notice(places)
+            assert await late.receive_some() == full_notice(capacity)
         for client in clients:
             await client.aclose()
     assert sum(server.totals.refused for server in servers) == 1
