@@ -48,9 +48,10 @@ ALLOWED = {
 
 # Heavy libraries, and the only rooms that import them to use them (TYPE_CHECKING does not count).
 USERS = {
-    "asyncio": {"terminal.editor"},
+    "asyncio": {"terminal.asyncio_thread", "terminal.editor"},
     "click": {"cli.commands", "cli.main", "cli.options"},
     "ifaddr": {"cli.announcement"},
+    "platformdirs": {"terminal.history"},
     "prompt_toolkit": {"terminal.editor", "terminal.history", "terminal.keyboard"},
     "rich": {"cli.bench", "cli.progress"},
     "structlog": {"cli.log"},
@@ -60,7 +61,7 @@ USERS = {
 DOES_IO = {"asyncio", "fileinput", "io", "os", "pathlib", "select", "selectors", "shutil", "signal"}
 DOES_IO |= {"socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "trio"}
 
-HEAVY = ["asyncio", "ifaddr", "prompt_toolkit", "rich", "ssl", "structlog", "trio"]
+HEAVY = ["asyncio", "ifaddr", "platformdirs", "prompt_toolkit", "rich", "ssl", "structlog", "trio"]
 
 
 def modules() -> dict[str, ast.Module]:

@@ -175,7 +175,7 @@ def test_a_reader_that_has_left_ends_it_as_sigpipe_does(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `| head -1` ends other filters: without a word."""
-    world.output.error = OutputClosed(1, "cannot be written", BROKEN_PIPE)
+    world.output.error = OutputClosed(1, "write to", BROKEN_PIPE)
     with pytest.raises(Killed) as killed:
         run(["x"])
     assert killed.value.number is signal.SIGPIPE
@@ -186,10 +186,10 @@ def test_output_that_cannot_be_written_is_one_line(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A full disk is no traceback."""
-    world.output.error = OutputError(1, "cannot be written", DISK_FULL)
+    world.output.error = OutputError(1, "write to", DISK_FULL)
     assert run(["x"]) == 1
     _, err = capsys.readouterr()
-    assert err.startswith("trio-upper: standard output cannot be written: the disk is full")
+    assert err.startswith("trio-upper: cannot write to standard output: the disk is full")
     assert err.count("\n") == 1
 
 
@@ -197,10 +197,10 @@ def test_output_that_proves_to_be_lost_at_the_end_is_no_success(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every reply came, and the disk is full all the same: the one thing that is said."""
-    world.output.late_error = OutputError(1, "cannot be written", DISK_FULL)
+    world.output.late_error = OutputError(1, "write to", DISK_FULL)
     assert run(["x"]) == 1
     _, err = capsys.readouterr()
-    assert err.startswith("trio-upper: standard output cannot be written: the disk is full")
+    assert err.startswith("trio-upper: cannot write to standard output: the disk is full")
     assert err.count("\n") == 1
 
 
@@ -211,12 +211,12 @@ def test_input_that_cannot_be_read_is_one_line(
 
     async def fail(max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
-        raise InputError(0, "cannot be read", NO_SUCH_INPUT)
+        raise InputError(0, "read", NO_SUCH_INPUT)
 
     monkeypatch.setattr(world.input, "receive_some", fail)
     assert run() == 1
     _, err = capsys.readouterr()
-    assert err.startswith("trio-upper: standard input cannot be read: it is closed")
+    assert err.startswith("trio-upper: cannot read standard input: it is closed")
     assert err.count("\n") == 1
 
 
@@ -273,7 +273,7 @@ def test_a_terminal_may_end_the_input(world: World, keyboard: Keyboard) -> None:
     assert run() == 0
 
 
-@pytest.mark.parametrize("error", [None, InputError(0, "cannot be read", HANGING_UP)])
+@pytest.mark.parametrize("error", [None, InputError(0, "read", HANGING_UP)])
 def test_a_terminal_that_hangs_up_is_no_end_of_the_input(
     world: World, keyboard: Keyboard, monkeypatch: pytest.MonkeyPatch, error: InputError | None
 ) -> None:

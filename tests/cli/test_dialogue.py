@@ -24,12 +24,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import client, dialogue
 from trio_upper.cli.client import SLOW, Options
-from trio_upper.cli.dialogue import NAMED, QUOTED
+from trio_upper.cli.dialogue import NAMED_MESSAGES, QUOTED_CHARACTERS
 from trio_upper.client.account import COMPARED_BYTES
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import shutdown_notice
-from trio_upper.terminal.prompt import HungUp, Interrupted, Prompt, Talk
+from trio_upper.terminal.console import HungUp, Interrupted, Typing
+from trio_upper.terminal.prompt import Prompt
 
 EOT = b"\x04"
 """Ctrl-D as it is typed."""
@@ -54,7 +55,7 @@ class Person:
         self.answers: deque[str | Exception] = deque()
         self.offers: deque[str | Exception] = deque()
         self.talks: deque[tuple[bytes | str | Exception, ...]] = deque()
-        self.half_typed = b""
+        self.unfinished = b""
         self.screen: list[str] = []
         self.history: Path | None = None
 
@@ -71,7 +72,7 @@ class Person:
             raise answer
         return answer
 
-    async def type(self, label: str, talk: Talk) -> None:
+    async def type(self, label: str, typing: Typing) -> None:
         self.screen.append(label)
         try:
             for what in (*self.talks.popleft(), EOT):
@@ -81,11 +82,11 @@ class Person:
                 if isinstance(what, str):
                     await trio.sleep_forever()
                 if line := what.removesuffix(EOT):
-                    talk.enter(line)
+                    typing.enter(line)
                 if what.endswith(EOT):
                     return
         finally:
-            talk.half_typed = self.half_typed
+            typing.unfinished = self.unfinished
             self.screen.append(".")
 
 
@@ -425,7 +426,11 @@ def test_an_end_that_was_entered_when_the_server_went_is_an_end(world: World) ->
 
 @pytest.mark.parametrize(
     ("count", "more"),
-    [(NAMED, ""), (NAMED + 1, " and 1 more"), (1000, f" and {1000 - NAMED} more")],
+    [
+        (NAMED_MESSAGES, ""),
+        (NAMED_MESSAGES + 1, " and 1 more"),
+        (1000, f" and {1000 - NAMED_MESSAGES} more"),
+    ],
 )
 def test_only_the_first_messages_are_named(world: World, count: int, more: str) -> None:
     """A long paste does not fill the screen twice; what is left is counted."""
@@ -433,21 +438,21 @@ def test_only_the_first_messages_are_named(world: World, count: int, more: str) 
     world.person.talks.append((b"".join(b"%d\n" % i for i in range(count)), WAITS))
     world.person.offers.append(CTRL_D)
     run()
-    first = ", ".join(f"'{i}'" for i in range(NAMED))
+    first = ", ".join(f"'{i}'" for i in range(NAMED_MESSAGES))
     assert named(world) == [f"not answered: {first}{more}"]
 
 
-def test_a_line_half_typed_when_the_server_went_is_named_too(world: World) -> None:
+def test_a_line_unfinished_when_the_server_went_is_named_too(world: World) -> None:
     """With the prompt it is gone from the screen. What is long is cut, what is evil escaped."""
     world.peers.append(answering(b""))
-    world.person.talks.append((b"x" * 10 * QUOTED + b"\n", WAITS))
-    world.person.half_typed = b"\x1b" + b"y" * QUOTED
+    world.person.talks.append((b"x" * 10 * QUOTED_CHARACTERS + b"\n", WAITS))
+    world.person.unfinished = b"\x1b" + b"y" * QUOTED_CHARACTERS
     world.person.offers.append(CTRL_D)
     assert run() == 1
     assert world.person.screen[-4:] == [
         f"{GONE}: 401 of 401 bytes were not answered",
-        f"not answered: '{'x' * QUOTED}…'",
-        rf"not sent: '\x1b{'y' * (QUOTED - 4)}…'",
+        f"not answered: '{'x' * QUOTED_CHARACTERS}…'",
+        rf"not sent: '\x1b{'y' * (QUOTED_CHARACTERS - 4)}…'",
         AGAIN,
     ]
 

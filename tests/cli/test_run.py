@@ -48,14 +48,14 @@ def test_a_signal_ends_the_process() -> None:
 
 def test_a_closed_output_ends_by_sigpipe(capsys: pytest.CaptureFixture[str]) -> None:
     """As other filters end in `| head -1`: without a word."""
-    error = OutputClosed(1, "cannot be written", BrokenPipeError(errno.EPIPE, ""))
+    error = OutputClosed(1, "write to", BrokenPipeError(errno.EPIPE, ""))
     assert run_job(lambda: raising(error)) is signal.SIGPIPE
     assert capsys.readouterr() == ("", "")
 
 
 def test_an_output_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """And exit code 1."""
-    error = OutputError(1, "cannot be written", OSError(errno.ENOSPC, ""))
+    error = OutputError(1, "write to", OSError(errno.ENOSPC, ""))
     assert run_job(lambda: raising(error)) == 1
     assert capsys.readouterr().err == f"trio-upper: {error}\n"
 

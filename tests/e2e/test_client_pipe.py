@@ -268,7 +268,7 @@ async def test_output_that_takes_nothing(how: str, why: str) -> None:
         target = f"127.0.0.1:{port}"
         done = await run("client", target, stdin=b"y\n" * 1_000_000, prefix=redirected(how))
     assert done.stdout == b""
-    assert said(done).startswith(f"standard output cannot be written: {why}")
+    assert said(done).startswith(f"cannot write to standard output: {why}")
 
 
 # Signals

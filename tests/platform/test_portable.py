@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 from tests.helpers.descriptor_ends import Descriptors, pipe
@@ -47,29 +46,18 @@ def test_keep_alive_goes_without_times_that_are_refused(monkeypatch: pytest.Monk
 def test_a_program_ends_with_its_exit_code() -> None:
     """Where nothing ends by a signal."""
     portable.unblock(*portable.STOP_SIGNALS)
-    portable.suspend_job()
     with pytest.raises(SystemExit) as caught:
         portable.end_with(portable.OUTPUT_CLOSED)
     assert caught.value.code == 1
 
 
 def test_descriptors_are_used_as_they_are(fds: Descriptors) -> None:
-    """Nothing is known of their modes, and none is opened again."""
+    """Nothing is known of them, and none is opened again."""
     read, write = pipe(fds)
-    portable.set_terminal_modes(read, portable.terminal_modes(read))
-    portable.silence_terminal(read)
-    portable.forget_typed(read)
     portable.widen_pipe(write, 1 << 20)
     assert not portable.is_terminal(read)
-    assert portable.is_in_foreground(read)
     assert portable.is_open_for(read, 0)
     assert portable.reopen(read, 0) is None
-
-
-def test_the_state_folder_is_the_users() -> None:
-    """No user, no folder."""
-    assert portable.state_folder({"HOME": "/home/ada"}) == Path("/home/ada/.local/state")
-    assert portable.state_folder({}) is None
 
 
 def test_a_command_is_quoted_for_a_shell() -> None:

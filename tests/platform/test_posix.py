@@ -1,11 +1,8 @@
-"""What Linux, macOS and the BSDs have in common: limits, signals, terminals."""
+"""What Linux, macOS and the BSDs have in common: limits, signals, descriptors."""
 
 import os
-import pty
 import resource
 import signal
-import termios
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,62 +85,6 @@ def test_a_program_ends_with_an_exit_code() -> None:
     assert caught.value.code == 3
 
 
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """Give the person's end and the program's end of a terminal."""
-    ours, theirs = pty.openpty()
-    yield ours, theirs
-    os.close(ours)
-    os.close(theirs)
-
-
-def test_a_silent_terminal_echoes_nothing_and_gets_its_modes_back(
-    terminal: tuple[int, int],
-) -> None:
-    """Ctrl-C still signals; a return is no newline; what is typed can be forgotten."""
-    ours, theirs = terminal
-    before = posix.terminal_modes(theirs)
-    posix.silence_terminal(theirs)
-    modes = termios.tcgetattr(theirs)
-    assert not modes[3] & (termios.ECHO | termios.ICANON)
-    assert modes[3] & termios.ISIG
-    os.write(ours, b"a\rb")
-    assert os.read(theirs, 9) == b"a\rb"
-    os.write(ours, b"forgotten")
-    posix.forget_typed(theirs)
-    os.write(ours, b"!")
-    assert os.read(theirs, 9) == b"!"
-    posix.set_terminal_modes(theirs, before)
-    assert posix.terminal_modes(theirs) == before
-
-
-def test_no_terminal_is_an_error_of_the_system(fds: Descriptors) -> None:
-    """termios has an error of its own, which callers would have to know."""
-    read, _ = pipe(fds)
-    for ask in (posix.terminal_modes, posix.silence_terminal, posix.forget_typed):
-        with pytest.raises(OSError, match="Inappropriate ioctl"):
-            ask(read)
-    assert not posix.is_in_foreground(read)
-
-
-def test_the_foreground_is_the_job_that_the_terminal_has(
-    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A job in the background must leave it alone."""
-    monkeypatch.setattr(os, "tcgetpgrp", lambda _: os.getpgrp())
-    assert posix.is_in_foreground(terminal[1])
-    monkeypatch.setattr(os, "tcgetpgrp", lambda _: 1)
-    assert not posix.is_in_foreground(terminal[1])
-
-
-def test_the_whole_job_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrapper, too, for which the shell waits."""
-    killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
-    posix.suspend_job()
-    assert killed == [(0, signal.SIGTSTP)]
-
-
 def test_what_a_descriptor_is_open_for(fds: Descriptors) -> None:
     """An end of a pipe has one direction, a terminal both."""
     read, write = pipe(fds)
@@ -151,17 +92,3 @@ def test_what_a_descriptor_is_open_for(fds: Descriptors) -> None:
     assert not posix.is_open_for(read, os.O_WRONLY)
     assert posix.is_open_for(write, os.O_WRONLY)
     assert not posix.is_open_for(write, os.O_RDONLY)
-
-
-@pytest.mark.parametrize(
-    ("environ", "folder"),
-    [
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/ada"}, Path("/state")),
-        ({"XDG_STATE_HOME": "state", "HOME": "/home/ada"}, Path("/home/ada/.local/state")),
-        ({"HOME": "/home/ada"}, Path("/home/ada/.local/state")),
-        ({}, None),
-    ],
-)
-def test_the_state_folder(environ: dict[str, str], folder: Path | None) -> None:
-    """As the XDG specification has it, by which a relative path is invalid."""
-    assert posix.state_folder(environ) == folder

@@ -1,7 +1,6 @@
 """What Windows has in a way of its own, as far as another system can show it."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +15,6 @@ def test_ctrl_c_has_an_exit_code_of_its_own() -> None:
     with pytest.raises(SystemExit) as caught:
         windows.end_with(3)
     assert caught.value.code == 3
-
-
-def test_the_state_folder_is_the_local_one() -> None:
-    """Which does not roam with the user."""
-    here = str(Path("/local").absolute())
-    assert windows.state_folder({"LOCALAPPDATA": here}) == Path(here)
-    assert windows.state_folder({}) is None
 
 
 def test_a_command_is_quoted_as_windows_reads_it() -> None:

@@ -23,7 +23,7 @@ from tests.helpers.descriptor_ends import (
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.stdio import descriptors as descriptor_io
-from trio_upper.stdio.descriptors import FILE_BEHIND, ThreadSink, ThreadSource
+from trio_upper.stdio.descriptors import FILE_BEHIND_BYTES, ThreadSink, ThreadSource
 from trio_upper.stdio.streams import OutputError, open_input, open_output
 
 
@@ -164,13 +164,13 @@ async def test_output_to_a_slow_disk_is_bounded(
     """`send_all` runs ahead of a slow disk as far as it may, and no further."""
     async with open_output(file(fds, tmp_path / "out")) as stream:
         with trio.fail_after(TIMEOUT_SECONDS):
-            await stream.send_all(bytes(FILE_BEHIND - 1))
+            await stream.send_all(bytes(FILE_BEHIND_BYTES - 1))
             await stream.send_all(b"x")
             await stream.wait_send_all_might_not_block()
         async with in_background(partial(stream.send_all, b"y")):
             assert not disk.written
             disk.go_on.set()
-    assert b"".join(disk.written) == bytes(FILE_BEHIND - 1) + b"xy"
+    assert b"".join(disk.written) == bytes(FILE_BEHIND_BYTES - 1) + b"xy"
 
 
 async def test_cancelled_closing_drops_what_is_not_begun(
@@ -221,10 +221,10 @@ def test_thread_that_outlives_the_run(fds: Descriptors, tmp_path: Path, disk: Di
         stream = open_output(file(fds, tmp_path / "out"))
         await stream.send_all(b"begun")
         await wait(disk.begun)
-        async with in_background(partial(stream.send_all, bytes(FILE_BEHIND))) as waiting:
+        async with in_background(partial(stream.send_all, bytes(FILE_BEHIND_BYTES))) as waiting:
             waiting.cancel()
 
     trio.run(leave)
     disk.go_on.set()
     assert disk.ended.wait(TIMEOUT_SECONDS)
-    assert disk.written == [b"begun", bytes(FILE_BEHIND)]
+    assert disk.written == [b"begun", bytes(FILE_BEHIND_BYTES)]

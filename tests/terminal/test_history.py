@@ -1,55 +1,70 @@
-"""The history in a file: its place, its secrecy, its damage and its size."""
+"""The history in a file: where it is, who may read it, and what may be wrong with it."""
 
 import os
 import stat
 from pathlib import Path
 
+import platformdirs
 import pytest
+from prompt_toolkit.history import InMemoryHistory
 
-from trio_upper.terminal import history as history_room
-from trio_upper.terminal.history import LONGEST_EDITED, FileHistory, history_path
+from trio_upper.terminal import history as history_module
+from trio_upper.terminal.history import LINE_CHARACTERS, history_path, open_history
 
 
 @pytest.mark.parametrize(
-    ("environ", "path"),
+    ("state", "path"),
     [
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/u"}, "/state/trio-upper/history"),
-        ({"XDG_STATE_HOME": "", "HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({"XDG_STATE_HOME": "rel", "HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({"HOME": "/home/u"}, "/home/u/.local/state/trio-upper/history"),
-        ({}, None),
+        ("/state", "/state/trio-upper/history"),
+        ("", "/home/u/.local/state/trio-upper/history"),
+        (None, "/home/u/.local/state/trio-upper/history"),
     ],
 )
-def test_the_history_is_in_the_state_folder(environ: dict[str, str], path: str | None) -> None:
-    """XDG's folder if it is absolute, else the default below the home, else none."""
-    assert history_path(environ) == (path and Path(path))
+def test_the_history_is_in_the_state_folder(
+    state: str | None, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XDG's folder if there is one, else the default below the home."""
+    monkeypatch.setenv("HOME", "/home/u")
+    if state is None:
+        monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    else:
+        monkeypatch.setenv("XDG_STATE_HOME", state)
+    assert history_path() == Path(path)
+
+
+def test_a_user_without_a_home_has_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is not absolute would be one in whatever folder the command is run."""
+    monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: Path("~"))
+    assert history_path() is None
+    assert isinstance(open_history(None), InMemoryHistory)
 
 
 def newest(path: Path) -> list[str]:
-    return list(FileHistory(path).load_history_strings())
+    return list(open_history(path).load_history_strings())
 
 
 def test_a_history_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     """An existing file with a wider mode becomes the user's alone."""
     path = tmp_path / "history"
     path.touch(0o644)
-    FileHistory(path).append_string("secret")
+    open_history(path).append_string("secret")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert newest(path) == ["secret"]
 
 
 def test_a_damaged_history_is_read_for_what_it_is(tmp_path: Path) -> None:
-    """Broken bytes, empty lines, a missing end and lines of a megabyte are no errors."""
+    """Broken bytes, lines of no entry, a missing end and lines of a megabyte are no errors."""
     path = tmp_path / "history"
-    path.write_bytes(b"\xff\x00\n\n" + b"x" * 500_000 + b"\nlast")
-    assert newest(path) == ["last", "\udcff\0"]
+    path.write_bytes(b"+\xff\0\n\nolder format\n+" + b"x" * 500_000 + b"\n\n+last\n")
+    assert newest(path) == ["last", "\ufffd\0"]
 
 
 @pytest.mark.parametrize("obstacle", ["directory", "fifo", "file-as-folder", "full"])
-def test_a_history_that_cannot_be_is_none(
+def test_a_history_that_cannot_be_is_in_memory(
     tmp_path: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stands in its place, prompting goes on, and what was typed is still in memory."""
-    monkeypatch.setattr(os, "fchmod", lambda fd, mode: None)  # spare the device if this fails
+    """Whatever stands in its place, prompting goes on, and what was typed is still known."""
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)  # spare the device if this fails
     path = tmp_path / "history"
     if obstacle == "directory":
         path.mkdir()
@@ -60,7 +75,18 @@ def test_a_history_that_cannot_be_is_none(
         path /= "history"
     else:
         path.symlink_to("/dev/full")
-    history = FileHistory(path)
+    history = open_history(path)
+    assert list(history.load_history_strings()) == []
+    history.append_string("typed")
+    assert history.get_strings() == ["typed"]
+
+
+def test_a_history_that_fails_later_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """Something else may take its place while the client runs."""
+    path = tmp_path / "history"
+    history = open_history(path)
+    path.unlink()
+    path.mkdir()
     assert list(history.load_history_strings()) == []
     history.append_string("typed")
     assert history.get_strings() == ["typed"]
@@ -70,26 +96,33 @@ def test_a_history_linked_to_null_spares_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link to /dev/null means no history; the mode of the device is left alone."""
-    changed: list[int] = []
-    monkeypatch.setattr(os, "fchmod", lambda fd, mode: changed.append(fd))
+    changed: list[Path] = []
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: changed.append(path))
     path = tmp_path / "history"
     path.symlink_to(os.devnull)
-    FileHistory(path).append_string("typed")
+    open_history(path).append_string("typed")
     assert newest(path) == []
     assert changed == []
 
 
 def test_the_history_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory and in the file the oldest go first, and what is too long never comes."""
-    monkeypatch.setattr(history_room, "HISTORY_ENTRIES", 20)
-    monkeypatch.setattr(history_room, "HISTORY_BYTES", 100)
+    """In memory the oldest go first; a file that is full loses its older half when it is opened."""
+    monkeypatch.setattr(history_module, "HISTORY_LINES", 20)
+    monkeypatch.setattr(history_module, "HISTORY_BYTES", 1000)
     path = tmp_path / "history"
-    history = FileHistory(path)
-    for n in range(1000):
+    history = open_history(path)
+    for n in range(100):
         history.append_string(f"{n:04}")
-        assert path.stat().st_size <= 100 + len("0000\n")
-    history.append_string("x" * (LONGEST_EDITED + 1))
     assert len(history.get_strings()) == 20
-    assert newest(path)[:2] == ["0999", "0998"]
-    path.write_text("".join(f"{n:04}\n" for n in range(30)))
-    assert newest(path) == [f"{n:04}" for n in range(29, 10, -1)]  # the last 100 bytes' whole lines
+    assert path.stat().st_size > 1000
+    kept = newest(path)
+    assert kept[:2] == ["0099", "0098"]
+    assert len(kept) < 20
+    assert path.stat().st_size <= 500
+    assert path.read_bytes().startswith(b"\n# ")
+    history = open_history(path)
+    for n in range(25):
+        history.append_string(f"{n:04}")
+    assert newest(path)[:2] == ["0024", "0023"]
+    history.append_string("x" * (LINE_CHARACTERS + 1))
+    assert newest(path) == []  # the newest line alone is more than is kept

@@ -22,7 +22,7 @@ from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import read_notice
 from trio_upper.stdio.streams import InputError, open_input, open_output
-from trio_upper.terminal.prompt import escape
+from trio_upper.terminal.escape import escape
 
 # Closing may mean to wait for the peer (TLS); at most so many seconds.
 CLOSE_TIMEOUT = 1.0

@@ -1,6 +1,5 @@
 """``client`` at a terminal: asks where to, then for messages, and connects again on request."""
 
-import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,17 +14,19 @@ from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
 from trio_upper.client.failures import CannotConnect
 from trio_upper.client.target import Target, parse_target, split_host
+from trio_upper.terminal.console import HungUp, Interrupted
+from trio_upper.terminal.conversation import Conversation
 from trio_upper.terminal.editor import open_prompt
 from trio_upper.terminal.history import history_path
-from trio_upper.terminal.prompt import HungUp, Interrupted, Prompt, Talk
+from trio_upper.terminal.prompt import Prompt
 
 T = TypeVar("T")
 
-# So many of the messages that were not answered are named one by one.
-NAMED = 3
+# How many of the messages without a reply are named one by one; the others are counted.
+NAMED_MESSAGES = 3
 
-# So much of each is quoted, in characters: with all that are named, two lines of most windows.
-QUOTED = 40
+# How much of each is quoted: all that are named fill two lines of most windows.
+QUOTED_CHARACTERS = 40
 
 
 def run(host: str | None, port: str | None, options: Options) -> int:
@@ -39,7 +40,7 @@ def run(host: str | None, port: str | None, options: Options) -> int:
 async def _until_over(host: str | None, port: str | None, options: Options) -> Ending:
     ending: Ending = 1
     try:
-        ending = await until_signal(partial(_talk, host, port, options))
+        ending = await until_signal(partial(_run, host, port, options))
     except* Interrupted:  # Ctrl-C, which came as a key
         ending = signal.SIGINT
     except* HungUp:
@@ -47,8 +48,8 @@ async def _until_over(host: str | None, port: str | None, options: Options) -> E
     return ending
 
 
-async def _talk(host: str | None, port: str | None, options: Options) -> int:
-    async with open_prompt(history=history_path(os.environ)) as prompt:
+async def _run(host: str | None, port: str | None, options: Options) -> int:
+    async with open_prompt(history=history_path()) as prompt:
         with suppress(EOFError):  # Ctrl-D at a question
             dialogue = _Dialogue(prompt, options)
             if host is not None and port is None:
@@ -63,12 +64,13 @@ async def _talk(host: str | None, port: str | None, options: Options) -> int:
 
 
 class _Dialogue:
-    """What is said to the person and asked of them, before, in and after the conversations."""
+    """What is said to the person and asked of them before, in and after the conversations."""
 
     def __init__(self, prompt: Prompt, options: Options) -> None:
         self._prompt = prompt
         self._options = options
-        self._default = Target()  # which Enter takes when it is asked for
+        self._default = Target()  # what Enter takes when asked
+        self._unsent = ""  # typed when it was offered to connect again, for the next prompt
 
     async def connect(
         self, host: str | None, port: str | None
@@ -83,7 +85,8 @@ class _Dialogue:
 
     async def connect_again(self, target: Target) -> trio.abc.Stream | None:
         """Offer to connect again until that succeeds, or until the person declines: None."""
-        while await self._prompt.offer("Enter connects again, Ctrl-D ends."):
+        while (typed := await self._prompt.offer("Enter connects again, Ctrl-D ends.")) is not None:
+            self._unsent = typed or self._unsent
             if stream := await self._dial(target):
                 return stream
         return None
@@ -120,11 +123,13 @@ class _Dialogue:
         if not self._options.quiet:
             await self._say(f"connected to {target.host} port {target.port}; Ctrl-D ends")
         where = f"[{target.host}]" if ":" in target.host else target.host
-        async with self._prompt.talk(f"{where}:{target.port}> ") as talk:
-            outcome = await hold(stream, talk, talk.show, self._options)
-        for line in [*explain(outcome, self._options), *_left(talk)]:
+        label = f"{where}:{target.port}> "
+        unsent, self._unsent = self._unsent.encode("utf-8", "surrogateescape"), ""
+        async with self._prompt.converse(label, unsent) as conversation:
+            outcome = await hold(stream, conversation, conversation.show, self._options)
+        for line in [*explain(outcome, self._options), *_left(conversation)]:
             await self._say(line)
-        return outcome.complete, talk.ended
+        return outcome.complete, conversation.ended
 
     async def _say(self, text: str) -> None:
         await self._prompt.notice(f"trio-upper: {text}")
@@ -135,13 +140,15 @@ def _checked_host(text: str) -> str:
     return text
 
 
-def _left(talk: Talk) -> list[str]:
-    """Return what to say of messages that were not answered, or not even entered; a line each."""
+def _left(conversation: Conversation) -> list[str]:
+    """Return what to say of messages without a reply, and of one not finished; a line each."""
     lines = []
-    if messages := talk.unanswered():
-        more = len(messages) - NAMED
-        named = ", ".join(quote(message, QUOTED) for message in messages[:NAMED])
+    if messages := conversation.unanswered():
+        more = len(messages) - NAMED_MESSAGES
+        named = ", ".join(
+            quote(message, QUOTED_CHARACTERS) for message in messages[:NAMED_MESSAGES]
+        )
         lines.append(f"not answered: {named}" + (f" and {more} more" if more > 0 else ""))
-    if talk.half_typed:
-        lines.append(f"not sent: {quote(talk.half_typed, QUOTED)}")
+    if conversation.unfinished:
+        lines.append(f"not sent: {quote(conversation.unfinished, QUOTED_CHARACTERS)}")
     return lines

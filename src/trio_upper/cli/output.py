@@ -1,4 +1,4 @@
-"""The commands: each does one of the program's jobs under `trio.run` and returns the exit code."""
+"""What all commands share of saying something to a person."""
 
 import contextlib
 import sys

@@ -6,7 +6,7 @@ from trio_upper.cli.client import quote
 from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
 from trio_upper.measure.exchange import Failed, Trouble
 from trio_upper.protocol import NOTICE_PREFIX, read_notice
-from trio_upper.terminal.prompt import escape
+from trio_upper.terminal.escape import escape
 
 
 class Reasons:

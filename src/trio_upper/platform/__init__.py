@@ -3,6 +3,7 @@
 `portable` is the contract: every name with its docstring, and with what it does where nothing
 better is known. `posix` has what Linux, macOS and the BSDs have in common, and `linux`, `bsd` and
 `windows` what each has of its own. The last import of a name below is the one that holds.
+`terminal`, which only `trio_upper.terminal` and what draws there need, is apart.
 """
 
 import sys
@@ -21,10 +22,7 @@ from trio_upper.platform.portable import (
     SUMMARY_SIGNAL,
     UNLIMITED,
     EdgePoller,
-    TerminalModes,
     end_with,
-    forget_typed,
-    is_in_foreground,
     is_open_for,
     is_terminal,
     keep_alive,
@@ -34,11 +32,6 @@ from trio_upper.platform.portable import (
     raise_descriptor_limit,
     reopen,
     reuse_large_blocks,
-    set_terminal_modes,
-    silence_terminal,
-    state_folder,
-    suspend_job,
-    terminal_modes,
     unacknowledged_bytes,
     unblock,
     usable_cores,
@@ -50,7 +43,6 @@ if sys.platform == "win32":
         STOP_SIGNALS,
         end_with,
         quote_command,
-        state_folder,
     )
 else:
     from trio_upper.platform.posix import (
@@ -64,16 +56,9 @@ else:
         STOP_SIGNALS,
         SUMMARY_SIGNAL,
         end_with,
-        forget_typed,
-        is_in_foreground,
         is_open_for,
         open_descriptors,
         raise_descriptor_limit,
-        set_terminal_modes,
-        silence_terminal,
-        state_folder,
-        suspend_job,
-        terminal_modes,
         unblock,
     )
 
@@ -104,10 +89,7 @@ __all__ = [
     "SUMMARY_SIGNAL",
     "UNLIMITED",
     "EdgePoller",
-    "TerminalModes",
     "end_with",
-    "forget_typed",
-    "is_in_foreground",
     "is_open_for",
     "is_terminal",
     "keep_alive",
@@ -117,11 +99,6 @@ __all__ = [
     "raise_descriptor_limit",
     "reopen",
     "reuse_large_blocks",
-    "set_terminal_modes",
-    "silence_terminal",
-    "state_folder",
-    "suspend_job",
-    "terminal_modes",
     "unacknowledged_bytes",
     "unblock",
     "usable_cores",

@@ -9,9 +9,8 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 if TYPE_CHECKING:
@@ -148,49 +147,10 @@ def unblock(*signals: signal.Signals) -> None:
 
 # ------------------------------------------------------------------ terminals
 
-# The modes of a terminal as its system has them, for `set_terminal_modes`.
-TerminalModes = object
-
 
 def is_terminal(fd: int) -> bool:
     """Return whether a person sits at `fd`; False if it is closed."""
     return os.isatty(fd)
-
-
-def terminal_modes(fd: int) -> TerminalModes:
-    """Return the modes of the terminal `fd`. OSError: it is none, or has gone."""
-    os.fstat(fd)
-    return None
-
-
-def set_terminal_modes(fd: int, modes: TerminalModes) -> None:
-    """Give the terminal `fd` modes that it had before, at once, also in the background.
-
-    Error handling: OSError escapes if it is none, or has gone.
-    """
-
-
-def silence_terminal(fd: int) -> None:
-    """Stop the terminal `fd` from echoing and from changing what is typed; Ctrl-C still signals.
-
-    Error handling: as `set_terminal_modes`.
-    """
-
-
-def forget_typed(fd: int) -> None:
-    """Throw away what was typed at the terminal `fd` and is not read.
-
-    Error handling: as `set_terminal_modes`.
-    """
-
-
-def is_in_foreground(fd: int) -> bool:  # noqa: ARG001 - the contract
-    """Return whether the terminal `fd` is ours to use: no shell has given it to another job."""
-    return True
-
-
-def suspend_job() -> None:
-    """Stop this job, as Ctrl-Z does, until its shell continues it."""
 
 
 # ------------------------------------------------------------------ descriptors and files
@@ -224,12 +184,6 @@ def reopen(fd: int, access: int) -> int | None:  # noqa: ARG001 - the contract
 
 def widen_pipe(fd: int, size: int) -> None:
     """Have the pipe `fd` hold `size` bytes, if it can."""
-
-
-def state_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return where the programs of this user keep what they remember; None: there is no place."""
-    home = Path(environ.get("HOME", ""))
-    return home / ".local" / "state" if home.is_absolute() else None
 
 
 def quote_command(words: Sequence[str]) -> str:

@@ -6,16 +6,11 @@ import resource
 import select
 import signal
 import sys
-import termios
-from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn
 
-from trio_upper.platform.portable import UNLIMITED, TerminalModes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from trio_upper.platform.portable import UNLIMITED
 
 assert sys.platform != "win32"  # for the type checker
 
@@ -76,61 +71,5 @@ def unblock(*signals: signal.Signals) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def terminal_modes(fd: int) -> TerminalModes:
-    with _as_os_error():
-        return termios.tcgetattr(fd)
-
-
-def set_terminal_modes(fd: int, modes: TerminalModes) -> None:
-    # From a job in the background this is SIGTTOU, whose default stops it, perhaps for ever.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
-    try:
-        with _as_os_error():
-            termios.tcsetattr(fd, termios.TCSANOW, cast("list[int | list[bytes | int]]", modes))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def silence_terminal(fd: int) -> None:
-    with _as_os_error():
-        modes = termios.tcgetattr(fd)
-    modes[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
-    modes[3] &= ~(termios.ECHO | termios.ICANON)
-    set_terminal_modes(fd, modes)
-
-
-def forget_typed(fd: int) -> None:
-    with _as_os_error():
-        termios.tcflush(fd, termios.TCIFLUSH)
-
-
-@contextmanager
-def _as_os_error() -> "Iterator[None]":
-    """Raise as OSError what termios, unlike everybody else, raises as an error of its own."""
-    try:
-        yield
-    except termios.error as error:
-        raise OSError(*error.args) from error
-
-
-def is_in_foreground(fd: int) -> bool:
-    try:
-        return os.tcgetpgrp(fd) == os.getpgrp()
-    except OSError:  # it has gone, or is not the terminal of this session
-        return False
-
-
-def suspend_job() -> None:
-    os.kill(0, signal.SIGTSTP)  # the whole group, or the shell goes on waiting for a wrapper
-
-
 def is_open_for(fd: int, access: int) -> bool:
     return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in {access, os.O_RDWR}
-
-
-def state_folder(environ: Mapping[str, str]) -> Path | None:
-    """Follow https://specifications.freedesktop.org/basedir-spec/latest/."""
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    if not state.is_absolute():  # the specification: a relative path is invalid, ignore it
-        state = Path(environ.get("HOME", ""), ".local", "state")
-    return state if state.is_absolute() else None

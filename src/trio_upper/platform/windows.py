@@ -3,8 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NoReturn
 
 # The exit code of a program that Ctrl-C has ended (ntstatus.h), as a signed number.
@@ -18,11 +17,6 @@ else:  # for its tests
 
 def end_with(status: int) -> NoReturn:
     sys.exit(STATUS_CONTROL_C_EXIT if isinstance(status, signal.Signals) else status)
-
-
-def state_folder(environ: Mapping[str, str]) -> Path | None:
-    local = Path(environ.get("LOCALAPPDATA", ""))
-    return local if local.is_absolute() else None
 
 
 def quote_command(words: Sequence[str]) -> str:

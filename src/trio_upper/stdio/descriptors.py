@@ -16,37 +16,33 @@ import trio
 
 Data = bytes | bytearray | memoryview
 
-FILE_PIECE = 2 * 1024 * 1024
-"""Bytes for one read of a file.
+# Bytes for one read of a file.
+#
+# A hop to a thread and back takes some 0.1 ms whatever it reads: 64 KiB make 0.5 GB/s, 256 KiB 1.5,
+# 1 MiB 4.7, 4 MiB 8.8. A whole transfer takes a tenth less CPU time with 2 MiB than with 1, and no
+# less with 4, with which a client becomes twice as large where the text is not ASCII.
+# preadv2(2) with RWF_NOWAIT needs no thread for what is cached (10 GB/s); that did not show in a
+# whole transfer either, and tmpfs refuses it.
+FILE_PIECE_BYTES = 2 * 1024 * 1024
 
-A hop to a thread and back takes some 0.1 ms whatever it reads: 64 KiB make 0.5 GB/s, 256 KiB 1.5,
-1 MiB 4.7, 4 MiB 8.8. A whole transfer takes a tenth less CPU time with 2 MiB than with 1, and no
-less with 4, with which a client becomes twice as large where the text is not ASCII.
-preadv2(2) with RWF_NOWAIT needs no thread for what is cached (10 GB/s); that did not show in a
-whole transfer either, and tmpfs refuses it.
-"""
+# Bytes that a pipe shall hold, and for one read of anything but a file.
+#
+# Linux gives a pipe 64 KiB, over which both sides keep falling asleep: 1.1 GB/s. 256 KiB make 3.4
+# for a fifth of our CPU time, and 1 MiB no more. A user may have 64 MiB in pipes (pipe(7),
+# pipe-user-pages-soft), which are 256 of these.
+PIPE_BYTES = 256 * 1024
 
-PIPE_SIZE = 256 * 1024
-"""Bytes that a pipe shall hold, and for one read of anything but a file.
+# Bytes of a file's output that may be unwritten when `send_all` returns.
+#
+# Waiting for the thread after each 64 KiB, as they come from a connection, makes 0.4 GB/s; leaving
+# them to it 2 GB/s, for half of the CPU time. 4 MiB are a little faster, and more to lose when the
+# process is killed.
+FILE_BEHIND_BYTES = 1024 * 1024
 
-Linux gives a pipe 64 KiB, over which both sides keep falling asleep: 1.1 GB/s. 256 KiB make 3.4
-for a fifth of our CPU time, and 1 MiB no more. A user may have 64 MiB in pipes (pipe(7),
-pipe-user-pages-soft), which are 256 of these.
-"""
-
-FILE_BEHIND = 1024 * 1024
-"""Bytes of a file's output that may be unwritten when `send_all` returns.
-
-Waiting for the thread after each 64 KiB, as they come from a connection, makes 0.4 GB/s; leaving
-them to it 2 GB/s, for half of the CPU time. 4 MiB are a little faster, and more to lose when the
-process is killed.
-"""
-
-WRITE_PIECE = 256 * 1024
-"""Bytes for one write by a thread: ext4 needs up to twice the time for the same in larger pieces.
-
-It is also all that a thread writes after it was left behind.
-"""
+# Bytes for one write by a thread: ext4 needs up to twice the time for the same in larger pieces.
+#
+# It is also all that a thread writes after it was left behind.
+WRITE_PIECE_BYTES = 256 * 1024
 
 
 class Source(Protocol):
@@ -85,7 +81,7 @@ class ReadySource:
     opened a FIFO after its last writer had left (`fifo_open` in Linux), but reading gives the end.
     """
 
-    piece = PIPE_SIZE
+    piece = PIPE_BYTES
 
     def __init__(self, fd: int, read: Callable[[int], bytes], close: Callable[[], object]) -> None:
         self._fd = fd
@@ -115,7 +111,7 @@ class ThreadSource:
     it, so that nothing is lost or out of order and no second thread piles up behind it.
     """
 
-    piece = FILE_PIECE
+    piece = FILE_PIECE_BYTES
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -187,14 +183,14 @@ class ThreadSink:
     """Writes in a thread, which is left to itself when the task is cancelled.
 
     A thread runs while there is something to write. `write` adds to that and, for a file, goes on
-    when no more than `FILE_BEHIND` bytes are left; else, when none is, so that what is printed
+    when no more than `FILE_BEHIND_BYTES` are left; else, when none is, so that what is printed
     afterwards elsewhere comes afterwards on a terminal, too.
     """
 
     def __init__(self, fd: int, *, is_file: bool = False) -> None:
         self._fd = fd
         self._is_file = is_file
-        self._behind = FILE_BEHIND if is_file else 0
+        self._behind = FILE_BEHIND_BYTES if is_file else 0
         self._progress = trio.Event()  # set when the thread tells, and then replaced
         self._lock = threading.Lock()  # held for all that follows
         self._pieces: list[bytes] = []  # what the thread has not taken yet
@@ -295,7 +291,7 @@ def _write_blocking(fd: int, data: bytes) -> None:
         written = 0
         while written < len(view):
             try:
-                written += os.write(fd, view[written : written + WRITE_PIECE])
+                written += os.write(fd, view[written : written + WRITE_PIECE_BYTES])
             except BlockingIOError:  # somebody left O_NONBLOCK set
                 select.select([], [fd], [])
 

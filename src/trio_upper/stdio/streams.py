@@ -19,15 +19,15 @@ import select
 import socket
 import stat
 import sys
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import final
 
 import trio
 
+from trio_upper import platform
 from trio_upper.stdio.descriptors import (
-    PIPE_SIZE,
+    PIPE_BYTES,
     Data,
     ReadySink,
     ReadySource,
@@ -36,15 +36,6 @@ from trio_upper.stdio.descriptors import (
     ThreadSink,
     ThreadSource,
 )
-
-# Device numbers, from the kernel's Documentation/admin-guide/devices.txt: reopening this one would
-# make a new terminal instead.
-TERMINAL_MASTER = 5, 2
-
-# On Windows, Trio can wait for sockets only: see `trio.lowlevel.wait_readable`.
-CAN_WAIT = sys.platform != "win32"
-
-OWN_DESCRIPTORS = "/proc/self/fd"
 
 # What the interpreter found at its start. A descriptor that was closed then soon belongs to
 # something else, such as Trio's epoll.
@@ -63,17 +54,18 @@ REASONS = {
 
 
 class _StdioError(OSError):
-    def __init__(self, fd: int, failure: str, error: OSError) -> None:
+    def __init__(self, fd: int, action: str, error: OSError) -> None:
         code = error.errno or errno.EIO
         name = NAMES.get(fd, f"descriptor {fd}")
-        super().__init__(code, f"{name} {failure}: {REASONS.get(code, os.strerror(code))}")
+        reason = REASONS.get(code) or error.strerror or str(error)
+        super().__init__(code, f"cannot {action} {name}: {reason}")
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 class InputError(_StdioError):
-    """Standard input cannot be read; `str` of it is one sentence for a person, `errno` the cause.
+    """Reading failed; `str` of it is one sentence for a person, `errno` the cause.
 
     Not a `trio.BrokenResourceError`, which `trio.abc.ReceiveStream` would have: beside a connection
     that one means the connection.
@@ -81,7 +73,7 @@ class InputError(_StdioError):
 
 
 class OutputError(_StdioError):
-    """Standard output cannot be written; in all else like `InputError`."""
+    """Writing failed; otherwise like `InputError`."""
 
 
 class OutputClosed(OutputError):
@@ -140,7 +132,7 @@ class Input(trio.abc.ReceiveStream):
             try:
                 return await self._source.read(max_bytes or self._source.piece)
             except OSError as error:
-                raise InputError(self._fd, "cannot be read", error) from error
+                raise InputError(self._fd, "read", error) from error
 
     async def __anext__(self) -> bytes:
         """As in `trio.abc.ReceiveStream`, which leaves open whether it is a bytearray."""
@@ -167,7 +159,7 @@ class Output(trio.abc.SendStream):
         self._failed = False
 
     async def send_all(self, data: Data) -> None:
-        """Write all of `data`; to a file, `descriptor_io.FILE_BEHIND` bytes may be late.
+        """Write all of `data`; to a file, `FILE_BEHIND_BYTES` may be late.
 
         Raises `OutputClosed`, `OutputError` (for a file perhaps about what was sent before), and
         what `trio.abc.SendStream` names for a stream in use or closed. If it is cancelled, some of
@@ -207,7 +199,7 @@ class Output(trio.abc.SendStream):
     def _explained(self, error: OSError) -> OutputError:
         self._failed = True
         kind = OutputClosed if error.errno in {errno.EPIPE, errno.ECONNRESET} else OutputError
-        return kind(self._fd, "cannot be written", error)
+        return kind(self._fd, "write to", error)
 
 
 class _Turn:
@@ -237,16 +229,16 @@ def _source(fd: int) -> Source:
     if not _is_open(fd):
         return ReadySource(-1, lambda _: b"", _nothing)
     mode = os.fstat(fd).st_mode
-    if not CAN_WAIT or not _is_open_for(fd, os.O_RDONLY):
+    if not platform.CAN_WAIT or not platform.is_open_for(fd, os.O_RDONLY):
         return ThreadSource(fd)
     if stat.S_ISSOCK(mode):
         ours = socket.socket(fileno=os.dup(fd))
-        receive = partial(_receive_now, ours)
-        return ReadySource(ours.fileno(), receive, ours.close)
+        return ReadySource(ours.fileno(), partial(_receive_now, ours), ours.close)
     if stat.S_ISFIFO(mode) or os.isatty(fd):
-        again = _reopen(fd, os.O_RDONLY)
+        again = platform.reopen(fd, os.O_RDONLY)
         if again is None:
-            return ReadySource(fd, partial(_read_if_ready, fd), _nothing)
+            return ReadySource(fd, partial(_read_now, fd), _nothing)
+        platform.widen_pipe(again, PIPE_BYTES)
         return ReadySource(again, partial(os.read, again), partial(os.close, again))
     return ThreadSource(fd)
 
@@ -255,12 +247,13 @@ def _sink(fd: int) -> Sink:
     if not _is_open(fd):
         return ThreadSink(-1)  # writing to it fails with EBADF, as it must
     mode = os.fstat(fd).st_mode
-    if CAN_WAIT and stat.S_ISSOCK(mode):
+    if platform.CAN_WAIT and stat.S_ISSOCK(mode):
         ours = socket.socket(fileno=os.dup(fd))
         return ReadySink(ours.fileno(), partial(_send_now, ours), ours.close)
-    if CAN_WAIT and stat.S_ISFIFO(mode) and _is_open_for(fd, os.O_WRONLY):
-        again = _reopen(fd, os.O_WRONLY)
+    if platform.CAN_WAIT and stat.S_ISFIFO(mode) and platform.is_open_for(fd, os.O_WRONLY):
+        again = platform.reopen(fd, os.O_WRONLY)
         if again is not None:
+            platform.widen_pipe(again, PIPE_BYTES)
             return ReadySink(again, partial(os.write, again), partial(os.close, again))
     return ThreadSink(fd, is_file=stat.S_ISREG(mode))
 
@@ -273,16 +266,6 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_open_for(fd: int, way: int) -> bool:
-    """Whether `fd` may be read (`way` is O_RDONLY) or written (O_WRONLY).
-
-    To be known first: reopening can turn a pipe round, and who waits at its wrong end waits on.
-    """
-    import fcntl  # there is none on Windows, which does not come here
-
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in {way, os.O_RDWR}
 
 
 def _bytes_left(fd: int) -> int | None:
@@ -299,48 +282,24 @@ def _bytes_left(fd: int) -> int | None:
     return left if left > 0 else None
 
 
-def _reopen(fd: int, way: int) -> int | None:
-    """Open the pipe or terminal `fd` once more, non-blocking; None if that cannot be done.
-
-    It cannot when it belongs to another user (sudo: EACCES), or there is no /proc (ENOENT).
-    """
-    device = os.fstat(fd).st_rdev
-    if (os.major(device), os.minor(device)) == TERMINAL_MASTER:
-        return None
-    try:
-        again = os.open(f"{OWN_DESCRIPTORS}/{fd}", way | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return None
-    _widen(again)
-    return again
-
-
-def _widen(fd: int) -> None:
-    """Have the pipe `fd` hold `PIPE_SIZE`, if it can: it is no pipe, or the user has too many."""
-    import fcntl  # there is none on Windows, which does not come here
-
-    with suppress(OSError):
-        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-
-
 def _nothing() -> None:
     """Close nothing: the descriptor is the caller's."""
 
 
-def _receive_now(ours: socket.socket, size: int) -> bytes:
-    return ours.recv(size, socket.MSG_DONTWAIT)
+def _read_now(fd: int, max_bytes: int) -> bytes:
+    """Read from a descriptor that blocks, and must stay so for others, without blocking.
+
+    Raises BlockingIOError if nothing is there. It does block if another process takes the bytes
+    between the two calls.
+    """
+    if not select.select([fd], [], [], 0)[0]:
+        raise BlockingIOError
+    return os.read(fd, max_bytes)
+
+
+def _receive_now(ours: socket.socket, max_bytes: int) -> bytes:
+    return ours.recv(max_bytes, socket.MSG_DONTWAIT)
 
 
 def _send_now(ours: socket.socket, data: memoryview) -> int:
     return ours.send(data, socket.MSG_DONTWAIT)
-
-
-def _read_if_ready(fd: int, size: int) -> bytes:
-    """Read from a descriptor that blocks, and must stay so for others, without blocking.
-
-    It does block if another process takes the bytes between the two calls.
-    """
-    if not select.select([fd], [], [], 0)[0]:
-        raise BlockingIOError
-    return os.read(fd, size)

@@ -1,0 +1,52 @@
+"""The screen that holds up nobody: what it writes, waits for and drops."""
+
+import errno
+import os
+from contextlib import suppress
+
+import pytest
+import trio
+from tests.helpers.person import TIMEOUT, at_prompt
+
+from trio_upper.terminal.screen import WRITE_BYTES, Screen
+
+
+async def test_a_screen_that_takes_nothing_holds_up_nobody_in_a_hurry() -> None:
+    """What does not fit is dropped then, however short."""
+    output, screen_end = os.pipe()
+    os.set_blocking(screen_end, False)
+    full = 0
+    with suppress(BlockingIOError):
+        while True:
+            full += os.write(screen_end, bytes(WRITE_BYTES))
+    screen = Screen(screen_end, hurried=lambda: True, usable=lambda: True)
+    with trio.fail_after(TIMEOUT):
+        await trio.to_thread.run_sync(screen.write, "\x1b[J", abandon_on_cancel=True)
+    assert os.read(output, 2 * full) == bytes(full)
+    os.close(screen_end)
+    assert os.read(output, 100) == b""
+    os.close(output)
+
+
+def test_in_a_hurry_only_what_is_short_is_written() -> None:
+    """The rest of a long reply would take a slow terminal too long; tidying up is short."""
+    output, screen_end = os.pipe()
+    os.set_blocking(screen_end, False)
+    screen = Screen(screen_end, hurried=lambda: True, usable=lambda: True)
+    screen.write("A" * (WRITE_BYTES + 1))
+    screen.write("\x1b[J")
+    os.close(screen_end)
+    assert os.read(output, 100) == b"\x1b[J"
+    os.close(output)
+
+
+async def test_a_terminal_that_cannot_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After su the terminal belongs to somebody else: the descriptor at hand serves."""
+
+    def ttyname(fd: int) -> str:
+        raise PermissionError(errno.EACCES, "not yours", str(fd))
+
+    monkeypatch.setattr(os, "ttyname", ttyname)
+    async with at_prompt() as (person, prompt):
+        await prompt.notice("hello")
+        await person.sees("hello\r\n")
