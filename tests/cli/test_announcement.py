@@ -1,6 +1,7 @@
 """What is printed when a server has started: for each way of listening the commands to copy."""
 
 import ipaddress
+import sys
 from ipaddress import IPv4Address, IPv6Address
 
 import ifaddr
@@ -19,6 +20,12 @@ OWN: list[Address] = [
     IPv6Address("2001:db8::7"),
     IPv6Address("fe80::7"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server was started as the documentation says."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "trio_upper", "serve"])
 
 
 def announced(
@@ -124,6 +131,13 @@ def test_the_command_that_exposes_keeps_all_but_the_hosts(arguments: str, kept: 
     """What the operator asked for stays; only the addresses are other ones."""
     *_, last = announced("::1", arguments=arguments)
     assert last == f"{ELSEWHERE}python -m trio_upper serve {kept}--host 0.0.0.0 --host ::"
+
+
+def test_the_commands_are_for_the_way_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the script types its name on the other machine, too."""
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/trio-upper", "serve"])
+    _, _, elsewhere, *_ = announced("0.0.0.0")
+    assert elsewhere == "from other machines:  trio-upper client 192.168.1.7 8746"
 
 
 def test_words_that_a_shell_would_take_apart_are_quoted() -> None:

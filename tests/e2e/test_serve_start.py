@@ -47,7 +47,7 @@ async def commands(server: Server, place: str) -> list[list[str]]:
     lines = [line.removeprefix("trio-upper: ") for line in server.lines]
     begin = next(number for number, line in enumerate(lines) if line.startswith(place))
     more = takewhile(lambda line: line.startswith(" "), lines[begin + 1 :])
-    copied = [line.partition("python -m trio_upper ")[2] for line in [lines[begin], *more]]
+    copied = [line.partition(" -m trio_upper ")[2] for line in [lines[begin], *more]]
     return [shlex.split(arguments) for arguments in copied if arguments]
 
 
@@ -122,9 +122,9 @@ async def test_an_option_counts_more_than_the_environment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "http"], "'http' is no port: it is a number from 0 to 65535"),
-        (["--port", "65536"], "'65536' is no port"),
-        (["--grace", "inf"], "'inf' is no time"),
+        (["--port", "http"], "'http' is not a valid port"),
+        (["--port", "65536"], "'65536' is not a valid port"),
+        (["--grace", "inf"], "'inf' is not a valid duration"),
         (["--tls-key", "key.pem"], "--tls-cert"),
     ],
 )
@@ -136,7 +136,7 @@ async def test_a_wrong_option_is_a_usage_error(arguments: list[str], words: str)
 async def test_a_wrong_option_in_the_environment_is_a_usage_error() -> None:
     """It is explained as on the command line."""
     ended = await run("serve", environment={"TRIO_UPPER_SERVE_PORT": "http"})
-    assert "'http' is no port" in complaint(ended, 2)
+    assert "'http' is not a valid port" in complaint(ended, 2)
 
 
 async def test_a_port_in_use_is_explained() -> None:

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
+from trio_upper.cli.invocation import shown_command
 from trio_upper.protocol import DEFAULT_HOST
 
-COMMAND = ("python", "-m", "trio_upper")
 EXPOSE = ("--host", "0.0.0.0", "--host", "::")  # noqa: S104 - it is what the person is told
 
 Address = IPv4Address | IPv6Address
@@ -39,7 +39,7 @@ def announce(
         return [*lines, "from other machines:  not reachable; this machine is on no network"]
     if not elsewhere:
         lines.append("from other machines:  not reachable; to change that, stop it and say")
-        elsewhere = [shlex.join([*COMMAND, "serve", *_without_hosts(arguments), *EXPOSE])]
+        elsewhere = [shlex.join([*shown_command(), "serve", *_without_hosts(arguments), *EXPOSE])]
         return lines + [" " * 22 + command for command in elsewhere]
     first, *more = elsewhere
     return [*lines, f"from other machines:  {first}", *(" " * 22 + command for command in more)]
@@ -85,7 +85,7 @@ def _reachable(opened: Iterable[Address], own: Iterable[Address]) -> list[Addres
 
 def _client(address: Address, port: int, *, tls: bool) -> str:
     # With host and port, also where they are the defaults: a client at a terminal asks for neither.
-    words = [*COMMAND, "client", str(address), str(port)]
+    words = [*shown_command(), "client", str(address), str(port)]
     if tls:
         words.append("--tls")
     return shlex.join(words)
