@@ -53,7 +53,6 @@ USERS = {
     "ifaddr": {"cli.announcement"},
     "platformdirs": {"terminal.history"},
     "prompt_toolkit": {"terminal.editor", "terminal.history", "terminal.keyboard"},
-    "rich": {"cli.bench", "cli.progress"},
     "structlog": {"cli.log"},
 }
 
@@ -61,7 +60,7 @@ USERS = {
 DOES_IO = {"asyncio", "fileinput", "io", "os", "pathlib", "select", "selectors", "shutil", "signal"}
 DOES_IO |= {"socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time", "trio"}
 
-HEAVY = ["asyncio", "ifaddr", "platformdirs", "prompt_toolkit", "rich", "ssl", "structlog", "trio"]
+HEAVY = ["asyncio", "ifaddr", "platformdirs", "prompt_toolkit", "ssl", "structlog", "trio"]
 
 
 def modules() -> dict[str, ast.Module]:
@@ -230,11 +229,11 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("cli.main", HEAVY),
         ("client.account", [*HEAVY, "click", "socket", "select"]),
-        ("cli.serve", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
-        ("cli.supervise", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
-        ("cli.client", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
-        ("cli.ping", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
-        ("cli.bench", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
+        ("cli.serve", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
+        ("cli.supervise", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
+        ("cli.client", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
+        ("cli.ping", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
+        ("cli.bench", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
     ],
 )
 def test_what_is_not_used_is_not_loaded(module: str, unloaded: list[str]) -> None:

@@ -31,7 +31,7 @@ PUBLIC = {
 }
 
 # What the commands need and the library does not.
-FOR_COMMANDS = {"click", "rich", "structlog", "prompt_toolkit"}
+FOR_COMMANDS = {"click", "structlog", "prompt_toolkit"}
 
 
 def python(*arguments: str) -> str:

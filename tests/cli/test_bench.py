@@ -1,9 +1,7 @@
 """``bench`` as a command: what it prints and its exit code, in virtual time, in memory."""
 
-import io
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +20,11 @@ from tests.helpers.commands import (
     bound_runs,
     kill,
 )
-from tests.helpers.waiting import TIMEOUT_SECONDS
+from tests.helpers.screens import screen
 
 from trio_upper.cli import bench
-from trio_upper.cli.bench import REFRESH_SECONDS, Options
+from trio_upper.cli.bench import Options
+from trio_upper.cli.progress import REFRESH_SECONDS, bar
 from trio_upper.client.settings import ConnectSettings
 
 # How long a reply takes, in seconds: a power of two, so that sums of it are exact.
@@ -242,25 +241,6 @@ def test_a_second_signal_ends_it_where_nobody_reads(world: World) -> None:
 # ------------------------------------------------------------------ progress
 
 
-class Terminal(io.StringIO):
-    """Standard error at a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Make standard error a terminal that understands escape sequences.
-
-    No fixture, for pytest sets `sys.stderr` once more when the fixtures are there.
-    """
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "80")
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    return terminal
-
-
 def test_a_terminal_sees_the_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many have connected, then how fast and how far they are; nothing on standard output."""
 
@@ -268,23 +248,25 @@ def test_a_terminal_sees_the_progress(world: World, monkeypatch: pytest.MonkeyPa
         await trio.sleep(10 * REFRESH_SECONDS)
         await answering(bytes.upper)(stream)
 
-    terminal = at_terminal(monkeypatch)
     world.meets(slow_to_begin)
-    assert run(clients=2, seconds=10, as_json=True) == 0
-    shown = terminal.getvalue()
+    with screen() as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr.stream)
+        assert run(clients=2, seconds=10, as_json=True) == 0
+        shown = stderr.shown
     assert "connecting" in shown
     assert "128 messages/s" in shown
-    assert shown.index("connecting") < shown.index(" 10%") < shown.index(" 90%")
-    assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar is gone
+    assert shown.index("connecting") < shown.index(bar(0.1)) < shown.index(bar(0.9))
+    assert shown.endswith(" \r")  # the line is empty
     assert len(world.output.lines) == 1
 
 
 def test_ctrl_c_takes_the_progress_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal is left as it was."""
-    terminal = at_terminal(monkeypatch)
     world.meets(raising(signal.SIGINT, times=65))
-    assert run(clients=1, seconds=100) == 0
-    assert terminal.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
+    with screen() as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr.stream)
+        assert run(clients=1, seconds=100) == 0
+        assert stderr.shown.endswith(" \r")
 
 
 def test_without_standard_error_there_is_no_progress(
@@ -293,12 +275,3 @@ def test_without_standard_error_there_is_no_progress(
     """It may be closed."""
     monkeypatch.setattr(sys, "stderr", None)
     assert run(seconds=1) == 0
-
-
-def test_what_draws_the_progress_is_loaded_only_to_draw() -> None:
-    """Importing the command is cheap, and so is a run without a terminal."""
-    program = "import sys, trio_upper.cli.bench; print('rich' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=TIMEOUT_SECONDS, check=True
-    )
-    assert done.stdout == b"False\n"

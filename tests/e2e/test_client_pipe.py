@@ -578,7 +578,7 @@ async def test_help_is_light(arguments: list[str]) -> None:
     )
     modules = set(done.stdout.split(b"\n")[-2].decode().split())
     assert "trio_upper.cli.main" in modules
-    heavy = {"trio", "prompt_toolkit", "rich", "ssl", "_ssl", "structlog", "asyncio", "ifaddr"}
+    heavy = {"trio", "prompt_toolkit", "ssl", "_ssl", "structlog", "asyncio", "ifaddr"}
     assert not heavy & modules
 
 

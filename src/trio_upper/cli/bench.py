@@ -2,15 +2,12 @@
 
 import json
 import signal
-import sys
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
-from trio_upper.cli.output import is_terminal
+from trio_upper.cli.progress import bar, open_status
 from trio_upper.cli.reasons import Reasons
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
@@ -22,13 +19,6 @@ from trio_upper.measure.load import Load
 from trio_upper.measure.settings import LoadSettings
 from trio_upper.platform import raise_descriptor_limit
 from trio_upper.stdio.streams import Output, open_output
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-# How often the progress is drawn: often enough to look alive, and at some 2 ms each time too seldom
-# for the clients to notice.
-REFRESH_SECONDS = 0.25
 
 MEGABYTE = 1_000_000
 
@@ -67,37 +57,19 @@ async def _run(target: Target, options: Options) -> Ending:
 
 async def _run_shown(load: Load) -> None:
     """Run the load, with its progress on standard error if that is a terminal."""
-    with _open_progress() if is_terminal(sys.stderr) else nullcontext() as progress:
+    with open_status() as status:
         async with trio.open_nursery() as nursery:
-            if progress is not None:
-                nursery.start_soon(_show_progress, load, progress)
+            if status is not None:
+                nursery.start_soon(status.show, partial(_describe, load))
             await load.run()
             nursery.cancel_scope.cancel()
 
 
-def _open_progress() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        console=Console(stderr=True),
-        auto_refresh=False,  # it would be a thread, and the clients want the interpreter's lock
-        transient=True,
-    )
-
-
-async def _show_progress(load: Load, progress: "Progress") -> None:
+def _describe(load: Load) -> str:
     settings = load.settings
-    task = progress.add_task("")
-    while True:
-        text, done, total = "connecting", float(load.ready), float(settings.clients)
-        if load.started:
-            text, done, total = f"{load.rate:,.0f} messages/s", load.seconds, settings.seconds
-        progress.update(task, description=text, completed=done, total=total, refresh=True)
-        await trio.sleep(REFRESH_SECONDS)
+    if load.started:
+        return f"{bar(load.seconds / settings.seconds)}  {load.rate:,.0f} messages/s"
+    return f"{bar(load.ready / settings.clients)}  connecting"
 
 
 async def _report(output: Output, target: Target, load: Load, as_json: bool) -> None:

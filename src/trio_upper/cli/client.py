@@ -11,8 +11,8 @@ from typing import Self
 
 import trio
 
-from trio_upper.cli import progress
 from trio_upper.cli.output import is_terminal, say
+from trio_upper.cli.progress import Meter
 from trio_upper.cli.run import leave, run_job
 from trio_upper.cli.signals import until_signal
 from trio_upper.client.connect import open_connection
@@ -66,10 +66,10 @@ async def _talk(target: Target, messages: Sequence[str], options: Options) -> in
     async with open_output() as output, await _open_source(messages) as source:
         stream = await dial(target, options, _tell)
         async with trio.open_nursery() as nursery:
-            if progress.is_wanted() and not options.quiet:
-                source = progress.Meter(aiter(source), getattr(source, "size", None))
-                nursery.start_soon(source.show)
-            outcome = await hold(stream, source, output.send_all, options)
+            sink = Meter(output.send_all, getattr(source, "size", None))
+            if not options.quiet:
+                nursery.start_soon(sink.show)
+            outcome = await hold(stream, source, sink, options)
             nursery.cancel_scope.cancel()
     for line in explain(outcome, options):
         say(line)
