@@ -18,6 +18,9 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # The Python that runs nox, and measures the coverage.
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
+# Where the program runs, and the tests mostly do not.
+OTHER_SYSTEMS = ["darwin"]
+
 CODE = ["src", "tests", "benchmarks", "tools", "examples", "noxfile.py"]
 
 # What flake8-async finds and ruff does not know; ASYNC900 is for a product, not for its tests.
@@ -56,7 +59,8 @@ def lint(session: nox.Session) -> None:
     with ThreadPoolExecutor() as pool:
         shares = [files[first::cores] for first in range(cores)]
         check = ("flake8-async", f"--enable={MISSING_IN_RUFF}")
-        list(pool.map(lambda share: session.run(*check, *share), shares))
+        session.log(f"{' '.join(check)} ({len(files)} files, {cores} processes)")
+        list(pool.map(lambda share: session.run(*check, *share, log=False), shares))
 
 
 @nox.session(name="format")
@@ -69,9 +73,11 @@ def format_(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of everything."""
+    """Check the types of everything, and of the program once more for each other system."""
     install_group(session, "types", ".")
     session.run("mypy")
+    for system in OTHER_SYSTEMS:
+        session.run("mypy", "--platform", system, "src")
 
 
 @nox.session(python=PYTHONS)
