@@ -178,7 +178,7 @@ NAMES_OF_ONE_SYSTEM = {
 FILES_OF_ONE_SYSTEM = ("/proc/", "/sys/", "/dev/")
 
 # Rooms from which this has not moved yet.
-TO_MOVE = {"cli", "client", "server", "stdio", "terminal"}
+TO_MOVE = {"stdio", "terminal"}
 
 
 def asked_of_one_system(tree: ast.Module) -> set[str]:

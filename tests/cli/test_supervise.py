@@ -441,3 +441,12 @@ def test_a_worker_may_be_stopped_alone(line: socket.socket) -> None:
 
     assert work(log, stop) == 0
     assert log.names() == ["stopping", "stopped"]
+
+
+def test_workers_are_refused_where_there_are_none(
+    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line."""
+    monkeypatch.setattr("trio_upper.platform.HAS_WORKERS", False)
+    assert exit_code("serve", "--workers", "0") == 2
+    assert "--workers must be 1" in capsys.readouterr().err

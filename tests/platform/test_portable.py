@@ -60,6 +60,13 @@ def test_descriptors_are_used_as_they_are(fds: Descriptors) -> None:
     assert portable.reopen(read, 0) is None
 
 
+def test_nothing_is_passed_to_other_processes() -> None:
+    """So there are no workers, and whoever starts one all the same is told."""
+    assert not portable.HAS_WORKERS
+    with pytest.raises(NotImplementedError):
+        portable.passing([3])
+
+
 def test_a_command_is_quoted_for_a_shell() -> None:
     """What is copied and pasted must be what was meant."""
     assert portable.quote_command(["serve", "--tls-cert", "my cert.pem"]) == (

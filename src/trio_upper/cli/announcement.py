@@ -1,11 +1,11 @@
 """What a person needs next when a server has started: commands to copy, for here and elsewhere."""
 
 import ipaddress
-import shlex
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from trio_upper.cli.invocation import shown_command
+from trio_upper.platform import quote_command
 from trio_upper.protocol import DEFAULT_HOST
 
 EXPOSE = ("--host", "0.0.0.0", "--host", "::")  # noqa: S104 - it is what the person is told
@@ -39,7 +39,9 @@ def announce(
         return [*lines, "from other machines:  not reachable; this machine is on no network"]
     if not elsewhere:
         lines.append("from other machines:  not reachable; to change that, stop it and say")
-        elsewhere = [shlex.join([*shown_command(), "serve", *_without_hosts(arguments), *EXPOSE])]
+        elsewhere = [
+            quote_command([*shown_command(), "serve", *_without_hosts(arguments), *EXPOSE])
+        ]
         return lines + [" " * 22 + command for command in elsewhere]
     first, *more = elsewhere
     return [*lines, f"from other machines:  {first}", *(" " * 22 + command for command in more)]
@@ -88,7 +90,7 @@ def _client(address: Address, port: int, *, tls: bool) -> str:
     words = [*shown_command(), "client", str(address), str(port)]
     if tls:
         words.append("--tls")
-    return shlex.join(words)
+    return quote_command(words)
 
 
 def _without_hosts(arguments: Sequence[str]) -> list[str]:

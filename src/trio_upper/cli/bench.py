@@ -1,7 +1,6 @@
 """``bench``: load from many clients, and the report; after Ctrl-C, of what was measured so far."""
 
 import json
-import signal
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,7 +16,7 @@ from trio_upper.client.target import Target
 from trio_upper.measure.histogram import draw, in_milliseconds
 from trio_upper.measure.load import Load
 from trio_upper.measure.settings import LoadSettings
-from trio_upper.platform import raise_descriptor_limit
+from trio_upper.platform import HUNG_UP, raise_descriptor_limit
 from trio_upper.stdio.streams import Output, open_output
 
 MEGABYTE = 1_000_000
@@ -46,7 +45,7 @@ async def _run(target: Target, options: Options) -> Ending:
 
     load = Load(dial, options)
     received = await until_signal(partial(_run_shown, load))
-    if received is signal.SIGHUP:  # the terminal has gone, so nobody reads the report
+    if received == HUNG_UP:  # the terminal has gone, so nobody reads the report
         return received
     async with open_output() as output:
         # A second signal ends it, even while the output waits for a reader.

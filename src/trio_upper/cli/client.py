@@ -1,7 +1,6 @@
 """``client``: connects, has the conversation, and says in words and exit code how it went."""
 
 import os
-import signal
 import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -20,6 +19,7 @@ from trio_upper.client.converse import Ending, Outcome, converse
 from trio_upper.client.failures import CannotConnect, Cause, broken, looks_like_tls
 from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
 from trio_upper.client.target import Target
+from trio_upper.platform import HUNG_UP
 from trio_upper.protocol import read_notice
 from trio_upper.stdio.streams import InputError, open_input, open_output
 from trio_upper.terminal.escape import escape
@@ -57,7 +57,7 @@ def run(target: Target, messages: Sequence[str], options: Options) -> int:
     job = partial(until_signal, partial(_talk, target, messages, options))
     ending = run_job(job, failures=(CannotConnect, InputError))
     if typed and not is_terminal(sys.stdin):
-        ending = signal.SIGHUP  # its window was closed, which is not the end of the input
+        ending = HUNG_UP  # its window was closed, which is not the end of the input
     return leave(ending)
 
 

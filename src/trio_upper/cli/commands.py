@@ -155,7 +155,7 @@ def serve(
     """  # noqa: D301 - click wants the character, not two
     from trio_upper.cli import serve as command
     from trio_upper.cli.log import open_log
-    from trio_upper.platform import usable_cores
+    from trio_upper.platform import HAS_WORKERS, usable_cores
     from trio_upper.server.server import ServerSettings
 
     tls = None
@@ -170,6 +170,8 @@ def serve(
         leave_listeners_alone("host", "port")
     told = ServerSettings(hosts=host, tls=tls, **settings)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
+    if workers != 1 and not HAS_WORKERS:
+        raise click.UsageError("--workers must be 1: processes cannot share a port on this system")
     if (count := workers or usable_cores()) == 1:
         with open_log(log_format, log_level) as log:
             return command.run(told, log, arguments=arguments, worker=worker)

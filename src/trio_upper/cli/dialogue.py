@@ -14,6 +14,7 @@ from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
 from trio_upper.client.failures import CannotConnect
 from trio_upper.client.target import Target, parse_target, split_host
+from trio_upper.platform import HUNG_UP
 from trio_upper.terminal.console import HungUp, Interrupted
 from trio_upper.terminal.conversation import Conversation
 from trio_upper.terminal.editor import open_prompt
@@ -44,7 +45,7 @@ async def _until_over(host: str | None, port: str | None, options: Options) -> E
     except* Interrupted:  # Ctrl-C, which came as a key
         ending = signal.SIGINT
     except* HungUp:
-        ending = signal.SIGHUP
+        ending = HUNG_UP
     return ending
 
 

@@ -9,7 +9,7 @@ import trio
 from trio_upper.cli.announcement import announce, own_addresses
 from trio_upper.cli.output import say
 from trio_upper.cli.signals import not_ignored
-from trio_upper.platform import REPORT_SIGNAL
+from trio_upper.platform import REPORT_SIGNAL, STOP_SIGNALS
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -42,7 +42,7 @@ async def operate(
 
     `started` is told where it listens, when clients are served; `report` logs the totals.
     """
-    asked = not_ignored(signal.SIGINT, signal.SIGTERM)
+    asked = not_ignored(*STOP_SIGNALS)
     if REPORT_SIGNAL:
         asked.append(REPORT_SIGNAL)
     # Received from before the first listener opens, so that none lands in the middle of things.

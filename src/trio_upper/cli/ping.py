@@ -5,7 +5,6 @@ the summary, and the exit code tells how it went, not what ended it.
 """
 
 import json
-import signal
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -21,6 +20,7 @@ from trio_upper.measure.exchange import Trouble
 from trio_upper.measure.histogram import in_milliseconds
 from trio_upper.measure.pinger import Pinger, RoundTrip
 from trio_upper.measure.settings import PingSettings
+from trio_upper.platform import HUNG_UP
 from trio_upper.stdio.streams import Output, open_output
 
 
@@ -54,7 +54,7 @@ class _Ping:
     async def run(self) -> Ending:
         async with open_output() as output:
             received = await until_signal(partial(self._pinger.run, partial(self._show, output)))
-            if received is signal.SIGHUP:  # the terminal has gone, so nobody reads the summary
+            if received == HUNG_UP:  # the terminal has gone, so nobody reads the summary
                 return received
             # A second signal ends it, even while the output waits for a reader.
             received = await until_signal(partial(self._sum_up, output))

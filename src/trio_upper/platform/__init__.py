@@ -28,6 +28,7 @@ from trio_upper.platform.portable import (
     keep_alive,
     open_descriptors,
     open_edge_poller,
+    passing,
     quote_command,
     raise_descriptor_limit,
     reopen,
@@ -58,6 +59,7 @@ else:
         end_with,
         is_open_for,
         open_descriptors,
+        passing,
         raise_descriptor_limit,
         unblock,
     )
@@ -95,6 +97,7 @@ __all__ = [
     "keep_alive",
     "open_descriptors",
     "open_edge_poller",
+    "passing",
     "quote_command",
     "raise_descriptor_limit",
     "reopen",

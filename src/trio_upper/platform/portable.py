@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 if TYPE_CHECKING:
     from trio.socket import SocketType
@@ -52,6 +52,15 @@ def reuse_large_blocks(size: int) -> None:
 
 # Whether a server can be several processes with the same listeners.
 HAS_WORKERS = False
+
+
+def passing(descriptors: Sequence[int]) -> dict[str, Any]:
+    """Return the options for a new process that gets `descriptors`, and a session of its own.
+
+    In that, Ctrl-C at our terminal is none of its business.
+    """
+    raise NotImplementedError(f"cannot pass {len(descriptors)} descriptors on this system")
+
 
 # ------------------------------------------------------------------ sockets
 

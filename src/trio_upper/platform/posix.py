@@ -6,9 +6,10 @@ import resource
 import select
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from trio_upper.platform.portable import UNLIMITED
 
@@ -57,6 +58,10 @@ def open_descriptors() -> int:
         return sum(1 for _ in OPEN_DESCRIPTORS.iterdir()) - 1  # without the one that lists them
     except OSError:
         return 0
+
+
+def passing(descriptors: Sequence[int]) -> dict[str, Any]:
+    return {"pass_fds": descriptors, "start_new_session": True}
 
 
 def end_with(status: int) -> NoReturn:

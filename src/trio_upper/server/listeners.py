@@ -1,7 +1,6 @@
 """Listeners: from the hosts of the operator to open listeners on one port, or why that fails."""
 
 import errno
-import os
 import socket
 from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ def explain(wanted: ListenAddress, port: int, error: OSError) -> CannotListen:
         case errno.EADDRINUSE:
             why = "the port is in use; is a server running already? Choose another port with --port"
         case errno.EACCES | errno.EPERM:
-            why = "no permission; ports below 1024 need an administrator, choose a higher --port"
+            why = "no permission; ports below 1024 need an administrator, choose another --port"
         case errno.EADDRNOTAVAIL:
             why = "this machine has no such address; use 0.0.0.0 for all IPv4 or :: for all IPv6"
         case errno.EAFNOSUPPORT | errno.EPROTONOSUPPORT:
@@ -213,5 +212,5 @@ def explain(wanted: ListenAddress, port: int, error: OSError) -> CannotListen:
         case errno.EINVAL if wanted.address.startswith("fe80"):
             why = "a link-local address needs its interface, for example fe80::1%eth0"
         case _:
-            why = os.strerror(error.errno) if error.errno else str(error)
+            why = error.strerror or str(error)
     return CannotListen(f"cannot listen on {wanted.address} port {port}: {why}")

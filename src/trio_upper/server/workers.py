@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 import trio
 
-from trio_upper.platform import REPORT_SIGNAL
+from trio_upper.platform import REPORT_SIGNAL, passing
 from trio_upper.server.inherited import FIRST_PASSED
 
 # What a worker says, once: clients are served from now on.
@@ -135,9 +135,8 @@ class WorkerProcess:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-ISc", BECOME, ",".join(map(str, numbers)), *command],
                 stdin=theirs,
-                pass_fds=numbers,
                 env=os.environ | {"LISTEN_FDS": str(len(numbers))},
-                start_new_session=True,
+                **passing(numbers),
             )
             undo.pop_all()
         return cls(process, ours)
