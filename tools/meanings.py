@@ -38,6 +38,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
         "a worker ended by itself; the next one starts in so many seconds",
     ),
     "worker killed": (["worker", "why"], "a worker that did not start, or did not end, in time"),
+    "crashed": ([], "a bug of the server itself, with its traceback; exit code 1"),
     "parent gone": ([], "a worker whose parent was killed; it drains"),
 }
 

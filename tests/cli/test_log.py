@@ -4,20 +4,25 @@ And it goes to whoever reads it, without ever waiting for that.
 """
 
 import contextlib
+import errno
 import io
 import json
+import logging
 import os
 import re
 import select
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 import pytest
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.cli import log as module
-from trio_upper.cli.log import Unhurried, make_logger, open_log
+from trio_upper.cli.log import REPEAT_SECONDS, BackgroundWriter, make_logger, open_log
 
 COLOR = "\x1b["
 
@@ -179,84 +184,117 @@ def fill(writing: int) -> None:
     os.set_blocking(writing, True)
 
 
-def numbered(count: int) -> list[bytes]:
-    """Return so many lines that differ."""
-    return [b"line %d\n" % number for number in range(count)]
+def numbered(count: int) -> list[str]:
+    """Return `count` lines that differ."""
+    return [f"line {number}\n" for number in range(count)]
+
+
+def write_all(descriptor: int, lines: Iterable[str]) -> BackgroundWriter:
+    """Write these lines; return the writer, which is closed, and has closed `descriptor`."""
+    with BackgroundWriter(descriptor) as writer:
+        for line in lines:
+            assert writer.write(line) == len(line)
+    os.close(descriptor)
+    return writer
 
 
 def test_lines_are_written_in_order_and_to_the_last_one(pipe: tuple[int, int]) -> None:
-    """Whole ones, in pieces that no other process can divide: no more than PIPE_BUF (pipe(7))."""
+    """Whole, in pieces that no other process can divide: no more than PIPE_BUF (pipe(7))."""
     reading, writing = pipe
     lines = numbered(3000)
-    with Unhurried(writing) as unhurried:
-        for line in lines:
-            assert unhurried.write(line) == len(line)
-    os.close(writing)
+    write_all(writing, lines)
     writes = read_writes(reading)
-    assert b"".join(writes) == b"".join(lines)
+    assert b"".join(writes).decode() == "".join(lines)
     assert all(len(write) <= select.PIPE_BUF and write.endswith(b"\n") for write in writes)
     assert len(writes) < len(lines) / 10
 
 
-def test_a_line_is_written_while_the_next_one_is_not_known(pipe: tuple[int, int]) -> None:
-    """Who follows the log sees each event when it happens."""
+def test_a_line_that_comes_in_pieces_is_written_whole(pipe: tuple[int, int]) -> None:
+    """As `print` writes it."""
     reading, writing = pipe
-    with Unhurried(writing) as unhurried:
+    write_all(writing, ["o", "ne", "\n", "two\nthr", "ee\n"])
+    assert b"".join(read_writes(reading)) == b"one\ntwo\nthree\n"
+
+
+def test_a_line_is_written_while_the_next_one_is_not_known(pipe: tuple[int, int]) -> None:
+    """Whoever follows the log sees each event when it happens."""
+    reading, writing = pipe
+    with BackgroundWriter(writing) as writer:
         for line in numbered(3):
-            unhurried.write(line)
-            assert os.read(reading, 100) == line
+            writer.write(line)
+            assert os.read(reading, 100).decode() == line
+
+
+@contextlib.contextmanager
+def reading_all(reading: int) -> Iterator[list[bytes]]:
+    """Read in a thread, from now to the end; yield what each write wrote, known after the block."""
+    read: list[bytes] = []
+    thread = threading.Thread(target=lambda: read.extend(read_writes(reading)))
+    thread.start()
+    yield read
+    thread.join(TIMEOUT_SECONDS)
 
 
 def test_a_traceback_is_written_whole(pipe: tuple[int, int]) -> None:
     """However long, and between the lines before and after it."""
     reading, writing = pipe
-    lines = [b"before\n", b"Traceback\n" * select.PIPE_BUF, b"after\n"]
-    read: list[bytes] = []
-    thread = threading.Thread(target=lambda: read.extend(read_writes(reading)))
-    thread.start()
-    with Unhurried(writing) as unhurried:
-        for line in lines:
-            unhurried.write(line)
-    os.close(writing)
-    thread.join()
-    assert b"".join(read) == b"".join(lines)
+    lines = ["before\n", "Traceback\n" * select.PIPE_BUF, "after\n"]
+    with reading_all(reading) as read:
+        write_all(writing, lines)
+    assert b"".join(read).decode() == "".join(lines)
 
 
-def test_what_waits_comes_when_the_reader_goes_on(
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_an_output_that_does_not_block_is_waited_for(kind: str) -> None:
+    """Whoever shares it may have made it so; no line is lost, or torn, by that."""
+    if kind == "pipe":
+        reading, writing = os.pipe()
+    else:
+        reading, writing = (end.detach() for end in socket.socketpair())
+    os.set_blocking(writing, False)
+    lines = [f"{number} {'x' * 200}\n" for number in range(3000)]  # more than either holds
+    with reading_all(reading) as read:
+        writer = write_all(writing, lines)
+    assert b"".join(read).decode() == "".join(lines)
+    assert writer.take_lost() == 0
+    os.close(reading)
+
+
+def test_what_waits_is_written_when_the_reader_goes_on(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And who asks then is told once how many lines did not fit, which were the last ones."""
-    monkeypatch.setattr(module, "MOST_WAITING", 10)
+    """The next line is told once how many did not fit, which were the last ones."""
+    monkeypatch.setattr(module, "QUEUE_LINES", 10)
     reading, writing = pipe
     fill(writing)
-    lines, read = numbered(100), list[bytes]()
-    with Unhurried(writing) as unhurried:
+    lines = numbered(100)
+    with BackgroundWriter(writing) as writer:
         for line in lines:
-            unhurried.write(line)
-        assert unhurried.take_lost() == 0  # for one more would not fit either
-        thread = threading.Thread(target=lambda: read.extend(read_writes(reading)))
-        thread.start()
-    os.close(writing)
-    thread.join()
-    came = [line for write in read for line in write.splitlines(keepends=True) if b"x" not in line]
+            writer.write(line)
+        assert writer.take_lost() == 0  # for one more would not fit either
+        with reading_all(reading) as read:
+            writer.close()
+            os.close(writing)
+    came = b"".join(read).decode().lstrip("x").splitlines(keepends=True)
     assert 10 <= len(came) < 100
     assert came == lines[: len(came)]
-    assert [unhurried.take_lost() for _ in range(2)] == [100 - len(came), 0]
+    assert writer.take_lost() == 100 - len(came)
 
 
-def test_a_reader_who_has_stopped_holds_up_no_end(
+def test_a_reader_who_has_stopped_delays_no_end(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What he does not read is lost."""
-    monkeypatch.setattr(module, "FAREWELL", 0.05)
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.05)
     reading, writing = pipe
     fill(writing)
-    with Unhurried(writing) as unhurried:
-        unhurried.write(b"line\n")
-    assert unhurried._thread.is_alive()
-    assert unhurried._thread.daemon
+    with BackgroundWriter(writing) as writer:
+        writer.write("line\n")
+    assert writer._thread is not None
+    assert writer._thread.is_alive()
+    assert writer._thread.daemon
     os.close(reading)
-    unhurried._thread.join()
+    writer._thread.join(TIMEOUT_SECONDS)
 
 
 def without_a_reader() -> int:
@@ -272,23 +310,79 @@ def with_a_full_disk() -> int:
 
 
 @pytest.mark.parametrize("opened", [without_a_reader, with_a_full_disk])
-def test_a_log_that_cannot_be_written_is_lost(opened: Callable[[], int]) -> None:
+def test_a_log_that_cannot_be_written_is_lost_and_counted(opened: Callable[[], int]) -> None:
     """A server outlives `serve 2>&1 | head`, however much it logs."""
     descriptor = opened()
     with pytest.raises(OSError, match=r"Broken pipe|No space"):
         os.write(descriptor, b"x")
-    with Unhurried(descriptor) as unhurried:
-        for line in numbered(1000):
-            unhurried.write(line)
-    assert not unhurried._thread.is_alive()
-    os.close(descriptor)
+    writer = write_all(descriptor, numbered(1000))
+    assert writer._thread is not None
+    assert not writer._thread.is_alive()
+    assert writer.take_lost() == 1000
+
+
+class Disk:
+    """Takes the place of `os.write`: a disk that has `room` for some more bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.text = ""
+
+    def write(self, _: int, data: bytes) -> int:
+        taken = data[: self.room]
+        if not taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= len(taken)
+        self.text += taken.decode()
+        return len(taken)
+
+
+def test_a_line_that_a_full_disk_has_cut_is_finished_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When there is room again; the lines behind it are counted, also the count itself."""
+    disk = Disk(8)
+    monkeypatch.setattr(os, "write", disk.write)
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    writer = BackgroundWriter(2)
+    writer._lines.extend([(b"first\n", 0), (b"second\n", 0), (b"third\n", 0)])
+    writer.write("fourth\n")
+    assert disk.text == "first\nse"
+    assert writer.take_lost() == 2
+    writer.write("fifth, which says so\n")
+    assert writer.take_lost() == 3
+    disk.room = 1000
+    writer.write("sixth\n")
+    assert disk.text == "first\nsecond\nsixth\n"
+    assert writer.take_lost() == 0
+
+
+def refuse_to_start(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_lines_are_written_where_they_are_logged(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of processes ends no server; what a reader does not take at once is lost then."""
+    monkeypatch.setattr(threading.Thread, "start", refuse_to_start)
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    with BackgroundWriter(writing) as writer:
+        writer.write("line\n")
+        assert os.read(reading, 100) == b"line\n"
+        fill(writing)
+        os.set_blocking(writing, False)
+        writer.write("line\n")
+        assert writer.take_lost() == 1
 
 
 def test_a_terminal_is_one(pipe: tuple[int, int]) -> None:
-    """As far as colors are concerned; a pipe is none."""
+    """As far as colors are concerned; a pipe is not."""
     for descriptor, is_one in [(os.openpty()[1], True), (pipe[1], False)]:
-        with Unhurried(descriptor) as unhurried:
-            assert unhurried.isatty() is is_one
+        with BackgroundWriter(descriptor) as writer:
+            assert writer.isatty() is is_one
+            assert writer.fileno() == descriptor
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
@@ -304,7 +398,46 @@ def test_the_log_goes_to_standard_error(capfd: pytest.CaptureFixture[str], style
     assert out == ""
     found = re.findall(r"(event|word) (\d+)", err)
     assert found == [(kind, str(number)) for number in range(100) for kind in ("event", "word")]
-    assert err.count("ß") == 100
+    assert err.count("\\u00df" if style == "json" else "ß") == 100
+    assert style == "text" or all(map(json.loads, err.splitlines()))
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_libraries_log_is_logged_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """With its traceback, as an event; the same again only after a while, other things at once."""
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    library = logging.getLogger("trio.serve_listeners")
+    with open_log(style, "info"):
+        for _ in range(10):
+            library.error("%s, will try again", "EMFILE", exc_info=OSError(errno.EMFILE, "?"))
+        library.warning("another one: 100 %")
+        clock += REPEAT_SECONDS
+        library.error("%s, will try again", "EMFILE")
+    err = capfd.readouterr().err
+    assert re.findall("EMFILE, will|another one: 100 %", err) == [
+        "EMFILE, will",
+        "another one: 100 %",
+        "EMFILE, will",
+    ]
+    assert err.count("OSError") in {1, 2}
+    assert style == "text" or all(map(json.loads, err.splitlines()))
+    library.error("nobody")  # its last resort is not ours any more
+    assert "nobody" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_bug_of_the_server_is_logged(capfd: pytest.CaptureFixture[str], style: str) -> None:
+    """Once, with its traceback; the exit code is 1."""
+    with pytest.raises(SystemExit) as ended, open_log(style, "info"):
+        fail(b"x")
+    assert ended.value.code == 1
+    err = capfd.readouterr().err
+    assert "crashed" in err
+    assert "RuntimeError" in err
+    assert style == "text" or all(map(json.loads, err.splitlines()))
 
 
 def test_the_log_tells_of_its_losses(
@@ -312,7 +445,7 @@ def test_the_log_tells_of_its_losses(
 ) -> None:
     """With the next line that is written."""
     with open_log("json", "info") as log:
-        monkeypatch.setattr(module, "MOST_WAITING", 0)
+        monkeypatch.setattr(module, "QUEUE_LINES", 0)
         log.info("one")
         log.info("two")
         monkeypatch.undo()

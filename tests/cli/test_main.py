@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import runpy
 import signal
@@ -114,9 +115,12 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2
 # ------------------------------------------------------------------ the program
 
 
-def test_the_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("word", ["-V", "--version"])
+def test_the_version_is_the_one_of_the_package(
+    capsys: pytest.CaptureFixture[str], word: str
+) -> None:
     """It goes to standard output, with exit code 0."""
-    assert run("--version") == 0
+    assert run(word) == 0
     assert capsys.readouterr() == (f"trio-upper, version {__version__}\n", "")
 
 
@@ -133,9 +137,11 @@ def test_help_goes_to_standard_output(
 
 
 def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody has to look into the code for them."""
+    """Nobody has to look into the code for them, nor for the variables."""
     run("serve", "--help")
-    assert f"[default: {DEFAULT_PORT}]" in capsys.readouterr().out
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"[env var: TRIO_UPPER_SERVE_PORT; default: {DEFAULT_PORT}]" in words
+    assert "--worker " not in words
 
 
 def test_without_a_command_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,6 +325,60 @@ def test_the_first_error_of_nested_groups() -> None:
 
 
 # ------------------------------------------------------------------ serve
+
+
+@pytest.mark.parametrize("command", ["serve", "client"])
+def test_a_variable_that_names_no_option_is_named(
+    serving: Called,
+    talking: Called,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    """A typo must not be silent; variables of other commands and programs are none."""
+    for name in ("TRIO_UPPER_WORKER", "TRIO_UPPER_SERVE_PROT", "TRIO_UPPER_PING_SIZE", "TRIO_X"):
+        monkeypatch.setenv(name, "1")
+    run(command)
+    assert capfd.readouterr().err == (
+        "trio-upper: warning: no option has the variable "
+        "TRIO_UPPER_SERVE_PROT or TRIO_UPPER_WORKER; see COMMAND --help\n"
+    )
+
+
+def test_a_worker_repeats_no_warning_of_its_parent(
+    serving: Called, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its environment."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_PROT", "1")
+    run("serve", "--worker", "2")
+    assert capfd.readouterr().err == ""
+    assert serving.options["worker"] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["--log-format", "json", "--x"], ["--port=x", "--log-format=json"], ["--grace"]]
+)
+def test_why_a_server_cannot_start_is_json_where_the_log_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """Also what is wrong with the command line; the option says it, or its variable."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_LOG_FORMAT", "json" if words == ["--grace"] else "text")
+    before = sys.stderr
+    assert run("serve", *words) == 2
+    assert sys.stderr is before
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"].endswith("serve --help")
+    assert json.loads(line)["level"] == "error"
+
+
+@pytest.mark.parametrize("hosts", ["", " ", "\t"])
+def test_a_blank_list_of_addresses_is_the_default(
+    serving: Called, monkeypatch: pytest.MonkeyPatch, hosts: str
+) -> None:
+    """A variable that a service file leaves empty is as good as none."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", hosts)
+    assert run("serve") == CODE
+    assert serving.arguments[0] == ServerSettings()
 
 
 def test_serve_has_defaults(serving: Called) -> None:

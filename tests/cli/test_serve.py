@@ -12,6 +12,7 @@ from tests.helpers.commands import bound_runs
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import operate, serve
+from trio_upper.cli.early import keeping_signals
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import ServerSettings, Totals
 
@@ -117,7 +118,17 @@ def raising(*numbers: signal.Signals) -> Callable[[], object]:
     return lambda: trio.lowlevel.spawn_system_task(raise_them)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_came_early_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was kept while the program loaded."""
+    server, log = Fake(), Log()
+    with keeping_signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert run(monkeypatch, server, log) == 0
+    assert server.told == ["drain"]
+    assert ("info", "stopping", {"signal": "SIGTERM"}) in log.events
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_drains(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     """A clean drain is exit code 0, and the log has the start, the stop and the totals."""
     server, log = Fake(), Log(listening=raising(number))

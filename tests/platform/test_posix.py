@@ -92,3 +92,15 @@ def test_what_a_descriptor_is_open_for(fds: Descriptors) -> None:
     assert not posix.is_open_for(read, os.O_WRONLY)
     assert posix.is_open_for(write, os.O_WRONLY)
     assert not posix.is_open_for(write, os.O_RDONLY)
+
+
+def test_exit_codes_are_kept_where_they_were_not_wanted() -> None:
+    """With SIGCHLD ignored the system forgets a child when it ends (wait(2))."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        for _ in range(2):
+            posix.keep_exit_codes()
+            assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -147,6 +147,18 @@ class Fake:
         self._code = code
 
 
+class Unwatched(Fake):
+    """A worker for whose end nobody can wait."""
+
+    async def ended(self) -> int:
+        raise RuntimeError("can't start new thread")
+
+    def close(self) -> None:
+        self.kill()
+        self._over.set()
+        super().close()
+
+
 Make = Callable[[int, int], Fake]
 
 
@@ -349,12 +361,22 @@ async def test_where_there_is_no_room_for_a_process_it_gives_up(autojump_clock: 
             raise AssertionError("it runs")
 
 
-async def test_one_that_serves_is_reason_enough_to_go_on(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("can't start new thread"),
+        MemoryError(),
+    ],
+)
+async def test_one_that_serves_is_reason_enough_to_go_on(
+    autojump_clock: MockClock, error: Exception
+) -> None:
     """What cannot be started now may be started later, however often it fails."""
 
     def make(number: int, turn: int) -> Fake:
         if number == 1 and turn < 5:
-            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+            raise error
         return Fake()
 
     async with running(make) as supervised:
@@ -362,7 +384,26 @@ async def test_one_that_serves_is_reason_enough_to_go_on(autojump_clock: MockClo
         assert len(supervised.starts[1]) == 5
         assert len(supervised.logged("worker started")) == 2
         gone = supervised.logged("worker gone")[-1]
-        assert "Resource temporarily unavailable" in gone["how"]
+        assert gone["how"] == (str(error) or "MemoryError")
+        assert [gone["again_in"] for gone in supervised.logged("worker gone")] == [
+            FIRST_PAUSE_SECONDS * 2**turn for turn in range(4)
+        ]
+
+
+async def test_a_worker_that_cannot_be_waited_for_is_killed_and_started_again(
+    autojump_clock: MockClock,
+) -> None:
+    """Where waiting takes a thread, and there is none."""
+
+    def make(number: int, turn: int) -> Fake:
+        return Unwatched() if (number, turn) == (2, 1) else Fake()
+
+    async with running(make) as supervised:
+        await trio.sleep(10)
+        assert supervised.logged("worker gone") == [
+            {"worker": 2, "how": "can't start new thread", "again_in": FIRST_PAUSE_SECONDS}
+        ]
+        assert len(supervised.starts[2]) == 2
 
 
 async def test_workers_that_served_once_are_never_given_up(autojump_clock: MockClock) -> None:

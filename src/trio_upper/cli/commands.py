@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from trio_upper.cli.options import (
     connection_settings,
     failing,
 )
-from trio_upper.cli.output import is_terminal
+from trio_upper.cli.output import is_terminal, say
 from trio_upper.measure.settings import LoadSettings, PingSettings
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
+
+# What the variables of all options begin with.
+PREFIX = "TRIO_UPPER"
 
 DEFAULT = click.core.ParameterSource.DEFAULT
 
@@ -31,8 +34,15 @@ LOAD = LoadSettings()
 class Command(click.Command):
     """A command that each of its usage errors names, so that its own help is pointed to.
 
-    Click's parser has no context for some, such as an option without its value.
+    Click's parser has no context for some, such as an option without its value. Its help names the
+    variable of each option.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:
+            if isinstance(parameter, click.Option):
+                parameter.show_envvar = True
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and have what fails say where."""
@@ -52,18 +62,32 @@ class Program(click.Group):
 @click.group(
     cls=Program,
     context_settings={
-        "auto_envvar_prefix": "TRIO_UPPER",
+        "auto_envvar_prefix": PREFIX,
         "help_option_names": ["-h", "--help"],
         "show_default": True,
         "max_content_width": 100,
     },
 )
-@click.version_option(__version__, prog_name="trio-upper")
-def cli() -> None:
+@click.version_option(__version__, "-V", "--version", prog_name="trio-upper")
+@click.pass_obj
+def cli(words: Sequence[str] = ()) -> None:
     """Find out whether two machines can talk over TCP.
 
     The server sends every message back in upper case: an answer that no local echo can fake.
     """
+    if "--worker" not in words and (unknown := unknown_variables(os.environ)):
+        say(f"warning: no option has the variable {' or '.join(unknown)}; see COMMAND --help")
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return those of this program's variables that name no option of any command."""
+    known = {
+        f"{PREFIX}_{name}_{parameter.name}".upper()
+        for name, command in cli.commands.items()
+        for parameter in command.params
+    }
+    ours = {name for name in environment if name.startswith(f"{PREFIX}_")}
+    return sorted(ours - known)
 
 
 @cli.command()
@@ -168,7 +192,7 @@ def serve(
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     if worker is None:  # its options are the words to its parent
         leave_listeners_alone("host", "port")
-    told = ServerSettings(hosts=host, tls=tls, **settings)
+    told = ServerSettings(hosts=host or (DEFAULT_HOST,), tls=tls, **settings)
     arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
     if workers != 1 and not HAS_WORKERS:
         raise click.UsageError("--workers must be 1: processes cannot share a port on this system")

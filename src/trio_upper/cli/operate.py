@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from trio_upper.cli.announcement import announce, own_addresses
+from trio_upper.cli.early import kept_signals, stop_signals
 from trio_upper.cli.output import say
-from trio_upper.cli.signals import not_ignored
-from trio_upper.platform import REPORT_SIGNAL, STOP_SIGNALS
+from trio_upper.platform import REPORT_SIGNAL
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -42,11 +42,13 @@ async def operate(
 
     `started` is told where it listens, when clients are served; `report` logs the totals.
     """
-    asked = not_ignored(*STOP_SIGNALS)
+    early, asked = kept_signals(), stop_signals()
     if REPORT_SIGNAL:
         asked.append(REPORT_SIGNAL)
     # Received from before the first listener opens, so that none lands in the middle of things.
     with trio.open_signal_receiver(*asked) as signals:
+        for number in early:
+            signal.raise_signal(number)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, signals, service, report, log)
             async with trio.open_nursery() as running:

@@ -10,6 +10,7 @@ import trio
 from trio_upper.cli.invocation import own_command
 from trio_upper.cli.operate import announcing, operate
 from trio_upper.cli.run import Ending, run_command
+from trio_upper.platform import keep_exit_codes
 from trio_upper.server.inherited import adopt_listeners
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import ServerSettings
@@ -47,6 +48,7 @@ async def _supervise(
     words: Sequence[str],
     arguments: Sequence[str] | None,
 ) -> Ending:
+    keep_exit_codes()
     inherited = adopt_listeners(os.environ)
 
     async def start(number: int, listeners: Sequence[trio.SocketListener]) -> WorkerProcess:

@@ -154,6 +154,10 @@ def unblock(*signals: signal.Signals) -> None:
     """Receive `signals` although whoever started this process had blocked them."""
 
 
+def keep_exit_codes() -> None:
+    """Have the exit codes of children, although whoever started this process did not want them."""
+
+
 # ------------------------------------------------------------------ terminals
 
 

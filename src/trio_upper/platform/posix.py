@@ -76,5 +76,10 @@ def unblock(*signals: signal.Signals) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
+def keep_exit_codes() -> None:
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # the system forgets them then, wait(2)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def is_open_for(fd: int, access: int) -> bool:
     return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE in {access, os.O_RDWR}

@@ -288,10 +288,10 @@ class Server:
             self._count(conversation, end)
             log.info(
                 "client gone",
-                end=end or End.SHUTDOWN,
                 received=conversation.received,
                 sent=conversation.sent,
                 seconds=round(trio.current_time() - arrived, 3),
+                end=end or End.SHUTDOWN,
             )
 
     def _secured(self, transport: ClientStream) -> ClientStream:
