@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from tests.helpers.program import run, serving
+import trio
+from tests.helpers.program import LOCALHOST, Ended, run, serving
 from tools import ROOT
 from tools.__main__ import main
 from tools.examples import EXAMPLE, PAGES
@@ -90,6 +92,24 @@ async def test_json_has_the_documented_fields(command: str) -> None:
     async with serving() as server:
         ended = await run(command, f"127.0.0.1:{server.port}", "--json", *BRIEFLY[command])
     assert list(json.loads(ended.stdout)) == list(FIELDS[command])
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+async def test_the_guides_certificates_are_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the strict rules of Python 3.13; server and client accept each other's."""
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    make, use = re.findall("```sh\n(.+?)```", guide.partition("## TLS")[2], re.DOTALL)[:2]
+    monkeypatch.chdir(tmp_path)
+    script = make.replace("192.0.2.1", LOCALHOST)
+    strict = "openssl verify -x509_strict -CAfile ca.pem alpha.pem alice.pem"
+    await trio.run_process(["sh", "-ec", script + strict], capture_stderr=True)
+    serve, client = (shlex.split(line)[3:] for line in use.splitlines())
+    async with serving(*serve[1:]) as server:
+        _, _, *options = client
+        ended = await run("client", LOCALHOST, str(server.port), *options, "-m", "hello")
+    assert ended == Ended(0, b"HELLO\n", b"")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
