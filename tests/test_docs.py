@@ -3,6 +3,7 @@
 import ast
 import re
 import signal
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_every_option_comes_from_the_environment(
     assert context.get_parameter_source(option.name) is ParameterSource.ENVIRONMENT
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no such numbers there")
 def test_the_exit_codes_are_those_of_the_program() -> None:
     """Those of a failure and of a usage error; beyond, 128 and the number of a named signal."""
     codes = [int(code) for row in EXIT_CODES for code in row.split(", ")]
