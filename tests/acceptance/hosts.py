@@ -184,7 +184,7 @@ async def notices(process: trio.Process, within: float) -> None:
     with in_time("a client did not notice that the cable was cut", within):
         code = await process.wait()
         said = (await receive_all(process.stderr)).decode().strip()
-    expect(code == 1 and "were not answered" in said, f"a client ended with {code}: {said}")
+    expect(code == 1 and "no reply to" in said, f"a client ended with {code}: {said}")
 
 
 async def cut(server: WatchedServer, there: Host, at: Host, address: str, limit: float) -> None:

@@ -24,7 +24,17 @@ from tests.helpers.streams import NoHalfClose
 from trio.testing import MemoryReceiveStream, wait_all_tasks_blocked
 
 from trio_upper.cli import client
-from trio_upper.cli.client import CLOSE_TIMEOUT, QUOTED, SLOW, Options, explain, quote
+from trio_upper.cli.client import (
+    AT_ONCE_SECONDS,
+    CLOSE_SECONDS,
+    HALF_CLOSE_HINT,
+    QUOTED_CHARACTERS,
+    SLOW_SECONDS,
+    Options,
+    explain,
+    quote,
+)
+from trio_upper.client.account import Mismatch
 from trio_upper.client.converse import Ending, Outcome
 from trio_upper.client.failures import Cause
 from trio_upper.client.settings import ConnectSettings
@@ -319,8 +329,8 @@ CONNECTING = "trio-upper: connecting to example.lan port 80"
 @pytest.mark.parametrize(
     ("delay", "options", "said"),
     [
-        (SLOW - 0.1, Options(), ""),
-        (SLOW + 0.1, Options(), f"{CONNECTING} …\n"),
+        (SLOW_SECONDS - 0.1, Options(), ""),
+        (SLOW_SECONDS + 0.1, Options(), f"{CONNECTING} …\n"),
         (100, Options(connection=ConnectSettings(wait=120)), f"{CONNECTING}, trying for 120 s …\n"),
         (100, Options(quiet=True), ""),
     ],
@@ -414,7 +424,7 @@ def test_progress_is_taken_away_before_anything_is_said(
     world.meets(saying(b"HEL"))
     assert run(["hello"]) == 1
     assert meter.seen[:2] == ["shown", "taken away"]
-    assert len(meter.seen) == 3
+    assert len(meter.seen) == 4
 
 
 def test_quiet_has_no_progress(world: World, meter: type[Meter]) -> None:
@@ -432,7 +442,10 @@ def test_a_notice_goes_to_standard_error(world: World, capsys: pytest.CaptureFix
     world.input.put_data(b"hello\n")
     assert run() == 1
     assert world.output.written == b"HELLO\n"
-    assert capsys.readouterr() == ("", "trio-upper: closing, the server is shutting down\n")
+    assert capsys.readouterr() == (
+        "",
+        f"trio-upper: {CONNECTED}\ntrio-upper: closing, the server is shutting down\n",
+    )
 
 
 def test_a_server_that_closes_early_is_a_failure(
@@ -444,7 +457,8 @@ def test_a_server_that_closes_early_is_a_failure(
     assert run() == 1
     assert world.output.written == b"HEL"
     assert capsys.readouterr().err == (
-        "trio-upper: the server closed the connection: 3 of 6 bytes were not answered\n"
+        f"trio-upper: {CONNECTED}\n"
+        "trio-upper: the server closed the connection: no reply to 3 of the 6 bytes sent\n"
     )
 
 
@@ -457,7 +471,8 @@ def test_a_silent_server_is_given_up_on(world: World, capsys: pytest.CaptureFixt
     world.meets(silent)
     assert run(["hello"], Options(reply_timeout=2.5)) == 1
     assert capsys.readouterr().err == (
-        "trio-upper: no reply came for 2.5 s: 6 of 6 bytes were not answered\n"
+        f"trio-upper: {CONNECTED}\n"
+        "trio-upper: the server sent nothing for 2.5 s: no reply to the 6 bytes sent\n"
     )
 
 
@@ -477,13 +492,15 @@ def test_a_close_that_waits_for_the_peer_has_a_deadline(world: World) -> None:
     world.wrap = Stuck
     assert run(["hello"]) == 0
     assert world.output.written == b"HELLO\n"
-    assert waited == [pytest.approx(CLOSE_TIMEOUT)]
+    assert waited == [pytest.approx(CLOSE_SECONDS)]
 
 
 def outcome(ending: Ending, owed: int = 0, unanswered: int = 0, **more: Any) -> Outcome:
     return Outcome(ending=ending, owed=owed, unanswered=unanswered, **more)
 
 
+CONNECTED = "connected to example.lan (192.0.2.1) port 80 in 0.4 ms"
+WRONG = "byte 5 of the replies is wrong: 'i' (0x69) came, 'L' (0x4c) was owed"
 CUT = "the input ends inside a character, and TLS cannot say so to the server"
 RESET = trio.BrokenResourceError("x")
 RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
@@ -495,12 +512,17 @@ RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by pe
         (outcome(Ending.ANSWERED, 6), []),
         (
             outcome(Ending.ANSWERED, 6, 1),
-            [f"{CUT}: 1 of 6 bytes were not answered"],
+            [f"{CUT}: no reply to 1 of the 6 bytes sent"],
         ),
-        (outcome(Ending.CLOSED), ["the server closed the connection"]),
+        (outcome(Ending.CLOSED), [f"the server closed the connection; {Cause.CLOSED.hint}"]),
+        (outcome(Ending.CLOSED, seconds=AT_ONCE_SECONDS), ["the server closed the connection"]),
+        (
+            outcome(Ending.CLOSED, 6, 6, cut_by_half_close=True),
+            [f"the server closed the connection: no reply to the 6 bytes sent; {HALF_CLOSE_HINT}"],
+        ),
         (
             outcome(Ending.CLOSED, 6, 2),
-            ["the server closed the connection: 2 of 6 bytes were not answered"],
+            ["the server closed the connection: no reply to 2 of the 6 bytes sent"],
         ),
         (
             outcome(Ending.NOTICE, words=b"\n" + idle_notice(600)),
@@ -508,7 +530,7 @@ RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by pe
         ),
         (
             outcome(Ending.NOTICE, 6, 6, words=b"trio-upper: \x1b[2J\n"),
-            [r"\x1b[2J: 6 of 6 bytes were not answered"],
+            [r"\x1b[2J: no reply to the 6 bytes sent"],
         ),
         (
             outcome(Ending.FOREIGN, 6, 6, words=b"SSH-2.0-x\r\n"),
@@ -522,13 +544,33 @@ RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by pe
             outcome(Ending.FOREIGN, 6, 6, words=b"\r\n"),
             ["this does not look like a trio-upper server; it said: an empty line"],
         ),
-        (outcome(Ending.SILENT, 6, 6), ["no reply came for 2.5 s: 6 of 6 bytes were not answered"]),
+        (
+            outcome(Ending.SILENT, 6, 6),
+            ["the server sent nothing for 2.5 s: no reply to the 6 bytes sent"],
+        ),
         (
             outcome(Ending.BROKEN, 6, 6, error=RESET),
-            ["the server reset the connection: 6 of 6 bytes were not answered"],
+            [f"the server reset the connection: no reply to the 6 bytes sent; {Cause.CLOSED.hint}"],
         ),
-        (outcome(Ending.BROKEN, error=RESET), ["the server reset the connection"]),
-        (outcome(Ending.BROKEN), ["the connection broke"]),
+        (
+            outcome(Ending.BROKEN, 6, 4, error=RESET),
+            ["the server reset the connection: no reply to 4 of the 6 bytes sent"],
+        ),
+        (outcome(Ending.BROKEN, seconds=AT_ONCE_SECONDS), ["the connection broke"]),
+        (
+            outcome(Ending.WRONG, 6, 2, mismatch=Mismatch(position=5, came=0, owed=ord("L"))),
+            [WRONG.replace("'i' (0x69)", "0x00")],
+        ),
+        (
+            outcome(
+                Ending.WRONG,
+                6,
+                2,
+                words=b"Killed\n",
+                mismatch=Mismatch(position=5, came=ord("i"), owed=ord("L")),
+            ),
+            [f"{WRONG}; it said: 'Killed'"],
+        ),
     ],
 )
 def test_each_ending_has_its_words(how: Outcome, lines: list[str]) -> None:
@@ -543,8 +585,8 @@ def test_each_ending_has_its_words(how: Outcome, lines: list[str]) -> None:
         (b"\r\n\nhello\n", "'hello'"),
         (b"\x1b[31mred\xff", r"'\x1b[31mred\xff'"),
         (b"", "''"),
-        (b"x" * QUOTED, f"'{'x' * QUOTED}'"),
-        (b"x" * (QUOTED + 1), f"'{'x' * QUOTED}…'"),
+        (b"x" * QUOTED_CHARACTERS, f"'{'x' * QUOTED_CHARACTERS}'"),
+        (b"x" * (QUOTED_CHARACTERS + 1), f"'{'x' * QUOTED_CHARACTERS}…'"),
     ],
 )
 def test_a_quote_is_one_line_that_harms_no_terminal(words: bytes, quoted: str) -> None:

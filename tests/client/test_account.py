@@ -1,12 +1,17 @@
 """The account: which bytes are replies, whose words the others are, and whether all have come."""
 
-import string
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_upper.client.account import COMPARED_BYTES, WORDS_BYTES, Account
+from trio_upper.client.account import (
+    BANNER_BYTES,
+    HEAD_BYTES,
+    WORDS_BYTES,
+    Account,
+    Mismatch,
+    find_mismatch,
+)
 from trio_upper.protocol import Uppercaser, full_notice, shutdown_notice
 
 
@@ -20,7 +25,7 @@ def account_of(data: bytes, *, ended: bool = True) -> Account:
     account = Account()
     account.sent(data)
     if ended:
-        account.end_input(half_closed=True)
+        account.end_input(half_closes=True)
     return account
 
 
@@ -39,12 +44,13 @@ def test_right_replies_settle_the_account(pieces: list[bytes], step: int) -> Non
     account = Account()
     for piece in pieces:
         account.sent(piece)
-    account.end_input(half_closed=True)
+    account.end_input(half_closes=True)
     reply = replies(b"".join(pieces))
     assert account.owed == len(reply)
     assert receive(account, reply, step=step) == reply
     assert account.settled
     assert not account.words
+    assert account.mismatch is None
 
 
 @given(st.binary(min_size=1), st.data())
@@ -58,11 +64,28 @@ def test_what_is_missing_is_counted_to_the_byte(data: bytes, draw: st.DataObject
     assert not account.settled
 
 
-def test_what_is_sent_after_the_compared_bytes_is_owed_as_well() -> None:
-    """The account goes on where the comparison ends."""
-    account = account_of(b"x" * COMPARED_BYTES, ended=False)
-    account.sent("ß".encode())
-    assert account.owed == COMPARED_BYTES + 2
+@given(
+    st.lists(st.binary(min_size=1, max_size=3 * BANNER_BYTES), min_size=1, max_size=4),
+    st.integers(1, 5000),
+    st.data(),
+)
+def test_every_byte_is_compared(pieces: list[bytes], step: int, draw: st.DataObject) -> None:
+    """Wherever a byte is changed, it is found, and nothing from it on is shown."""
+    account = Account()
+    for piece in pieces:
+        account.sent(piece)
+    account.end_input(half_closes=True)
+    reply = bytearray(replies(b"".join(pieces)))
+    at = draw.draw(st.integers(0, len(reply) - 1))
+    owed = reply[at]
+    reply[at] ^= draw.draw(st.integers(1, 255))
+    shown = receive(account, bytes(reply), step=step)
+    assert account.mismatch == Mismatch(position=at + 1, came=reply[at], owed=owed)
+    assert account.answered == at
+    assert bytes(reply[:at]).startswith(shown)
+    assert account.words
+    if at >= BANNER_BYTES:
+        assert len(shown) == at
 
 
 def test_nothing_is_settled_before_the_input_ends() -> None:
@@ -70,7 +93,7 @@ def test_nothing_is_settled_before_the_input_ends() -> None:
     account = account_of(b"hi", ended=False)
     receive(account, b"HI")
     assert not account.settled
-    account.end_input(half_closed=True)
+    account.end_input(half_closes=True)
     assert account.settled
 
 
@@ -79,13 +102,19 @@ def test_a_character_cut_by_the_end_is_owed_only_where_the_peer_learns_of_the_en
     told, untold = Account(), Account()
     for account in (told, untold):
         account.sent(b"a\xe2\x82")
-    told.end_input(half_closed=True)
-    untold.end_input(half_closed=False)
+        assert account.answerable == 1
+    told.end_input(half_closes=True)
+    untold.end_input(half_closes=False)
     for account in (told, untold):
+        assert account.answerable == 1
         account.received(b"A")
         assert account.unanswered == 2
+        assert account.answerable == 0
     assert not told.settled
     assert untold.settled
+    told.received(b"\xe2\x82")
+    assert told.settled
+    assert told.answerable == 0
 
 
 def test_a_partial_reply_without_more_owed_is_shown_at_once() -> None:
@@ -104,10 +133,11 @@ def test_an_unfinished_line_whose_rest_is_owed_waits_for_it() -> None:
     assert account.flush() == b""
 
 
-def test_beyond_the_compared_bytes_nothing_is_held_back() -> None:
-    """A line of any length is shown as it comes."""
-    account = account_of(b"x" * 3 * COMPARED_BYTES)
-    assert account.received(b"X" * COMPARED_BYTES) == b"X" * COMPARED_BYTES
+def test_beyond_the_first_bytes_nothing_is_held_back() -> None:
+    """A line of any length is shown as it comes, once it is too long for a banner."""
+    account = account_of(b"x" * 3 * BANNER_BYTES)
+    assert account.received(b"X" * (BANNER_BYTES - 1)) == b""
+    assert account.received(b"X") == b"X" * BANNER_BYTES
     assert account.received(b"X") == b"X"
 
 
@@ -119,12 +149,14 @@ def test_beyond_the_compared_bytes_nothing_is_held_back() -> None:
         (b"hello\nyou\n", b"HELLO\nyou\n", b"HELLO\n", b"you\n"),
         (b"hello\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"", b"SSH-2.0-OpenSSH_9.2\r\n"),
         (b"hello\n", b"GO AWAY\n", b"", b"GO AWAY\n"),
-        (b"hello\n", b"HELP!\n", b"HEL", b"P!\n"),
+        (b"hello\n", b"HELP!\n", b"", b"HELP!\n"),
+        (b"one\nhello\n", b"ONE\nHELP!\n", b"ONE\n", b"HELP!\n"),
         (b"", b"220 READY\r\n", b"", b"220 READY\r\n"),
         (b"hi", b"HI THERE", b"HI", b" THERE"),
         (b"hi\n", b"HI\n" + full_notice(5), b"HI\n", full_notice(5)),
         (b"hi", b"HI\n" + full_notice(5), b"HI", b"\n" + full_notice(5)),
         (b"hi\nyou\n", b"HI\n" + shutdown_notice(), b"HI\n", shutdown_notice()),
+        (b"hi\nyou\n", b"HI\nYO\n" + shutdown_notice(), b"HI\nYO", b"\n" + shutdown_notice()),
     ],
 )
 def test_words_begin_where_the_replies_end(
@@ -136,31 +168,42 @@ def test_words_begin_where_the_replies_end(
     assert account.words == words
 
 
-def test_beyond_the_compared_bytes_a_lower_case_letter_unmasks_words() -> None:
-    """Words after a long exchange begin with the line of their first lower-case letter."""
-    account = account_of(b"x\n" * 2 * COMPARED_BYTES)
-    reply = b"X\n" * COMPARED_BYTES
-    assert receive(account, reply + b"X\nBroken pipe\nX") == reply + b"X\n"
-    assert account.words == b"Broken pipe\nX"
-    assert account.unanswered == 4 * COMPARED_BYTES - len(reply) - 2
+def test_beyond_the_first_bytes_all_that_is_right_is_shown() -> None:
+    """Words after a long exchange begin with the byte that is wrong."""
+    account = account_of(b"x\n" * 2 * BANNER_BYTES)
+    reply = b"X\n" * BANNER_BYTES
+    assert receive(account, reply + b"X\nXerror\nX") == reply + b"X\nX"
+    assert account.words == b"error\nX"
+    assert account.unanswered == 4 * BANNER_BYTES - len(reply) - 3
+    assert not account.foreign
 
 
-@pytest.mark.parametrize("letter", string.ascii_lowercase)
-def test_each_lower_case_letter_unmasks_words(letter: str) -> None:
-    """Beyond the compared bytes nothing else does; no reply contains one."""
-    account = account_of(b"x" * COMPARED_BYTES + b"\nyy\n")
-    reply = b"X" * COMPARED_BYTES + b"\n"
-    foreign = b"Y" + letter.encode() + b"\n"
-    assert receive(account, reply + foreign) == reply
-    assert account.words == foreign
+@pytest.mark.parametrize(
+    ("sent", "peer", "foreign"),
+    [
+        (b"hello\n", b"hello\n", True),
+        (b"hello\n", b"HELP!\n", True),
+        (b"one\ntwo\n", b"ONE\nTWx\n", False),
+        (b"one\n", b"ONE\nBYE\n", True),
+        (b"one\n", b"ONE\n", False),
+        (b"one\n", full_notice(5), False),
+        (b"x" * 2 * BANNER_BYTES, b"X" * BANNER_BYTES + b"Y", False),
+    ],
+)
+def test_a_peer_is_foreign_by_its_first_line_or_by_what_answers_nothing(
+    sent: bytes, peer: bytes, foreign: bool
+) -> None:
+    """Who has upper-cased a line rightly is a server that made a mistake."""
+    account = account_of(sent)
+    receive(account, peer)
+    assert account.foreign is foreign
 
 
-def test_words_begin_with_the_first_line_that_has_a_lower_case_letter() -> None:
-    """Whichever letters stand in the lines after it."""
-    account = account_of(b"x\n" * 2 * COMPARED_BYTES)
-    reply = b"X\n" * COMPARED_BYTES
-    assert receive(account, reply + b"X\nZz\nX\nAa\nMm\n") == reply + b"X\n"
-    assert account.words == b"Zz\nX\nAa\nMm\n"
+def test_of_a_long_line_the_end_is_quoted() -> None:
+    """With a little of what was right before the wrong byte."""
+    account = account_of(b"x" * 1000)
+    assert receive(account, b"X" * 500 + b"y" * 500) == b""
+    assert account.words == b"X" * HEAD_BYTES + b"y" * 500
 
 
 def test_words_are_kept_as_far_as_they_are_worth_quoting() -> None:
@@ -188,3 +231,24 @@ def test_foreign_words_are_no_notice() -> None:
     account = account_of(b"")
     account.received(b"hello, trio-upper: no\n")
     assert account.notice is None
+
+
+@pytest.mark.parametrize(
+    ("came", "owed", "said"),
+    [
+        (b"", b"HELLO", None),
+        (b"HEL", b"HELLO", None),
+        (b"HELLO", b"HELLO", None),
+        (b"HElLO", b"HELLO", "byte 1,003 of the replies is wrong: 'l' (0x6c) came, 'L' (0x4c)"),
+        (b"\x00ELLO", b"HELLO", "byte 1,001 of the replies is wrong: 0x00 came, 'H' (0x48)"),
+        (b"\xff", b"'", """byte 1,001 of the replies is wrong: 0xff came, "'" (0x27)"""),
+        (b"HELLO!", b"HELLO", "byte 1,006 of the replies, '!' (0x21), answers nothing"),
+    ],
+)
+def test_the_first_wrong_byte(came: bytes, owed: bytes, said: str | None) -> None:
+    """Where it is, counted from 1, what came, and what was owed; no byte harms a terminal."""
+    found = find_mismatch(came, owed, before=1000)
+    if said is None:
+        assert found is None
+    else:
+        assert str(found).removesuffix(" was owed") == said

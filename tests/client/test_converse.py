@@ -8,9 +8,23 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.helpers.streams import AsClient, Breaking, NoHalfClose, receive_all
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, memory_stream_pump
+from trio.testing import (
+    MockClock,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    memory_stream_pump,
+    wait_all_tasks_blocked,
+)
 
-from trio_upper.client.converse import HEARING_OUT, LAST_LOOK, Ending, Outcome, converse
+from trio_upper.client.account import Mismatch
+from trio_upper.client.converse import (
+    HALF_CLOSE_SECONDS,
+    SURPLUS_SECONDS,
+    WORDS_SECONDS,
+    Ending,
+    Outcome,
+    converse,
+)
 from trio_upper.protocol import full_notice, shutdown_notice
 from trio_upper.server.conversation import Conversation
 
@@ -89,13 +103,13 @@ async def test_every_reply_is_shown(pieces: list[bytes]) -> None:
     assert outcome.complete
 
 
-async def test_replies_byte_by_byte_are_as_good() -> None:
+async def test_replies_byte_by_byte_are_as_good(autojump_clock: MockClock) -> None:
     """A network that cuts everything to pieces changes nothing."""
     ours, theirs = memory_stream_pair()
 
     async def fragment() -> None:
-        await trio.lowlevel.checkpoint()
-        memory_stream_pump(theirs.send_stream, ours.receive_stream, max_bytes=1)
+        while memory_stream_pump(theirs.send_stream, ours.receive_stream, max_bytes=1):
+            await wait_all_tasks_blocked()
 
     theirs.send_stream.send_all_hook = fragment
     shown: list[bytes] = []
@@ -121,7 +135,7 @@ async def test_it_does_not_wait_for_the_server_to_close(autojump_clock: MockCloc
     """When all is answered and the input has ended the conversation is over."""
     outcome, shown = await talk(says(b"HI", after=b"hi"), source_of(b"hi"))
     assert (outcome.complete, shown) == (True, b"HI")
-    assert trio.current_time() <= 2 * LAST_LOOK
+    assert trio.current_time() <= 2 * SURPLUS_SECONDS
 
 
 async def test_a_long_silence_is_fine_while_nothing_is_owed(autojump_clock: MockClock) -> None:
@@ -293,7 +307,7 @@ async def test_a_notice_in_pieces_is_heard_out(autojump_clock: MockClock) -> Non
 
     outcome, _ = await talk(stutters, open_prompt())
     assert outcome.words == shutdown_notice()
-    assert trio.current_time() < HEARING_OUT
+    assert trio.current_time() < WORDS_SECONDS
 
 
 @pytest.mark.parametrize("closes", [True, False])
@@ -310,9 +324,15 @@ async def test_foreign_words_are_part_of_the_outcome(
         await trio.sleep_forever()
 
     outcome, shown = await talk(banner, source_of(b"hi"))
-    assert outcome == Outcome(ending=Ending.FOREIGN, owed=2, unanswered=2, words=b"login: ")
+    assert outcome == Outcome(
+        ending=Ending.FOREIGN,
+        owed=2,
+        unanswered=2,
+        words=b"login: ",
+        mismatch=Mismatch(position=1, came=ord("l"), owed=ord("H")),
+    )
     assert shown == b""
-    assert trio.current_time() == (0 if closes else HEARING_OUT)
+    assert trio.current_time() == (0 if closes else WORDS_SECONDS)
 
 
 async def test_a_banner_after_an_empty_input_is_seen(autojump_clock: MockClock) -> None:
@@ -321,7 +341,7 @@ async def test_a_banner_after_an_empty_input_is_seen(autojump_clock: MockClock) 
     assert outcome.ending is Ending.FOREIGN
 
 
-async def test_an_echo_is_unmasked() -> None:
+async def test_an_echo_is_unmasked(autojump_clock: MockClock) -> None:
     """A peer that sends back what it got proves nothing."""
 
     async def echo(stream: trio.abc.Stream) -> None:
@@ -348,7 +368,7 @@ async def test_without_half_close_the_account_tells_the_end(
         nursery.cancel_scope.cancel()
     assert outcome == Outcome(ending=Ending.ANSWERED, owed=len(sent), unanswered=unanswered)
     assert outcome.complete is (unanswered == 0)
-    assert trio.current_time() <= 2 * LAST_LOOK
+    assert trio.current_time() <= 2 * SURPLUS_SECONDS
 
 
 async def test_what_the_source_raises_escapes() -> None:
@@ -382,3 +402,144 @@ async def test_what_the_sink_raises_escapes() -> None:
         with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="disk full")):
             await converse(ours, one_line(), full, reply_timeout=1)
         await ours.aclose()
+
+
+# The comparison
+
+
+async def test_a_wrong_byte_ends_the_conversation(autojump_clock: MockClock) -> None:
+    """Wherever it is; what was right before it is shown, and it is not a matter of time."""
+    right = b"X" * 200_000
+    outcome, shown = await talk(says(right + b"x" + right), source_of(b"x" * 500_000))
+    assert outcome.ending is Ending.WRONG
+    assert outcome.mismatch == Mismatch(position=200_001, came=ord("x"), owed=ord("X"))
+    assert outcome.unanswered == 300_000
+    assert shown == right
+    assert not outcome.complete
+
+
+async def test_a_byte_too_many_is_wrong(autojump_clock: MockClock) -> None:
+    """It answers nothing, and so does all that follows it."""
+    outcome, shown = await talk(says(b"HIHI", after=b"hi"), source_of(b"hi"))
+    assert outcome.ending is Ending.FOREIGN
+    assert outcome.mismatch == Mismatch(position=3, came=ord("H"), owed=None)
+    assert shown == b"HI"
+
+
+# The half-close
+
+
+def closing_with_its_peer(*, after: int = 0, delay: float = 0.0) -> Peer:
+    """Return a server behind a proxy that ends both ways when one ends.
+
+    It answers each piece, also when that comes later by `delay`; of the first `after` bytes it
+    waits for the end.
+    """
+
+    async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        held = b""
+        while data := await stream.receive_some():
+            held += data
+            if len(held) >= after:
+                await trio.sleep(delay)
+                await stream.send_all(held.upper())
+                held = b""
+        await stream.aclose()
+
+    return peer
+
+
+async def test_the_half_close_waits_for_the_replies(autojump_clock: MockClock) -> None:
+    """Who ends both ways when one ends has passed on all by then."""
+    outcome, shown = await talk(closing_with_its_peer(delay=0.9), source_of(b"hi\n"))
+    assert outcome.complete
+    assert shown == b"HI\n"
+
+
+async def test_each_reply_puts_the_half_close_off(autojump_clock: MockClock) -> None:
+    """As long as something comes, something else may."""
+    pieces = [b"%d\n" % number for number in range(5)]
+    outcome, shown = await talk(closing_with_its_peer(delay=0.9), source_of(*pieces))
+    assert outcome.complete
+    assert shown == b"".join(pieces)
+
+
+async def test_who_answers_at_the_end_hears_of_it(autojump_clock: MockClock) -> None:
+    """When nothing comes for a while, the half-close is what is waited for."""
+    ours, theirs = memory_stream_pair()
+    shown: list[bytes] = []
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        shown.append(replies)
+
+    async def answer_at_the_end() -> None:
+        await theirs.send_all((await receive_all(theirs)).upper())
+        await theirs.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_at_the_end)
+        outcome = await converse(ours, source_of(b"hi\n"), show)
+    assert outcome.complete
+    assert not outcome.cut_by_half_close
+    assert shown == [b"HI\n"]
+    assert trio.current_time() == pytest.approx(HALF_CLOSE_SECONDS)
+
+
+async def test_a_connection_that_ends_with_the_half_close(autojump_clock: MockClock) -> None:
+    """What was owed is lost in something that ends both ways, and that is said."""
+    outcome, _ = await talk(closing_with_its_peer(after=9), source_of(b"hi\n"))
+    assert outcome.ending is Ending.CLOSED
+    assert outcome.cut_by_half_close
+    assert not outcome.hung_up
+
+
+async def test_a_connection_that_ends_after_an_answer_to_the_half_close(
+    autojump_clock: MockClock,
+) -> None:
+    """It was passed on; the end has another reason."""
+
+    async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        await receive_all(stream)
+        await stream.send_all(b"H")
+        await stream.aclose()
+
+    outcome, _ = await talk(peer, source_of(b"hi\n"))
+    assert outcome.ending is Ending.CLOSED
+    assert not outcome.cut_by_half_close
+
+
+async def test_a_character_cut_by_the_end_needs_the_half_close(autojump_clock: MockClock) -> None:
+    """All that can be answered has been, so it comes at once."""
+    outcome, shown = await talk(server, source_of(b"hi\xe2\x82"))
+    assert outcome.complete
+    assert shown == b"HI\xe2\x82"
+    assert trio.current_time() < HALF_CLOSE_SECONDS
+
+
+# A peer that hangs up
+
+
+async def test_who_answers_nothing_has_hung_up(autojump_clock: MockClock) -> None:
+    """A proxy whose server is not there accepts, and closes; with a time to judge it by."""
+
+    async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        await trio.sleep(0.5)
+        await stream.aclose()
+
+    outcome, _ = await talk(peer, source_of(b"hi\n"))
+    assert outcome.hung_up
+    assert outcome.seconds == pytest.approx(0.5)
+
+
+async def test_who_answers_something_has_not_hung_up(autojump_clock: MockClock) -> None:
+    """One byte of a reply is from a server."""
+
+    async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        await stream.receive_some()
+        await stream.send_all(b"H")
+        await stream.aclose()
+
+    outcome, _ = await talk(peer, source_of(b"hi\n"))
+    assert outcome.ending is Ending.CLOSED
+    assert not outcome.hung_up

@@ -122,7 +122,7 @@ async def test_an_option_counts_more_than_the_environment() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "http"], "'http' is not a valid port"),
+        (["--port", "http"], "'http' is not a valid port; use a number from 0 to 65535"),
         (["--port", "65536"], "'65536' is not a valid port"),
         (["--grace", "inf"], "'inf' is not a valid duration"),
         (["--tls-key", "key.pem"], "--tls-cert"),

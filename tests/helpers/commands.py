@@ -127,7 +127,9 @@ class Network:
         #: What was returned for those that succeeded.
         self.streams: list[trio.abc.Stream] = []
 
-    async def open_connection(self, target: Target, settings: ConnectSettings) -> Connection:
+    async def open_connection(
+        self, target: Target, settings: ConnectSettings, retries: object = None
+    ) -> Connection:
         """Take the place of `trio_upper.client.connect.open_connection`."""
         self.dialled.append((target, settings))
         stream = await self.connect()

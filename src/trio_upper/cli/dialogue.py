@@ -72,6 +72,7 @@ class _Dialogue:
         self._options = options
         self._default = Target()  # what Enter takes when asked
         self._unsent = ""  # typed when it was offered to connect again, for the next prompt
+        self._connected = ""  # to whom, in words
 
     async def connect(
         self, host: str | None, port: str | None
@@ -111,7 +112,8 @@ class _Dialogue:
     async def _dial(self, target: Target) -> trio.abc.Stream | None:
         stream = None
         try:
-            stream = await dial(target, self._options, self._say)
+            connection = await dial(target, self._options, self._say)
+            stream, self._connected = connection.stream, str(connection)
         except* CannotConnect as failed:
             await self._say(str(sole_error(failed)))
         return stream
@@ -122,7 +124,7 @@ class _Dialogue:
         Returns whether all were answered, and whether it was the person who ended it.
         """
         if not self._options.quiet:
-            await self._say(f"connected to {target.host} port {target.port}; Ctrl-D ends")
+            await self._say(f"{self._connected}; Ctrl-D ends")
         where = f"[{target.host}]" if ":" in target.host else target.host
         label = f"{where}:{target.port}> "
         unsent, self._unsent = self._unsent.encode("utf-8", "surrogateescape"), ""

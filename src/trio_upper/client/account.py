@@ -1,26 +1,77 @@
 r"""What a client is owed, without any I/O: which bytes are replies, and whether all have come.
 
-The client runs the server's own transform over what it sends, so it knows to the byte how long the
-replies must be, and for the first of them what they must be. What comes is one of three things:
+The client runs the server's own transform over what it sends, so it knows every byte that it is
+owed. It keeps them until they come: what is held is bounded by what is in flight. What comes is:
 
-- a reply: owed, without an ASCII lower-case letter, and right as far as it is compared;
+- a reply: the bytes that are owed, in their order;
 - a notice: the server's own line, see `trio_upper.protocol`;
-- foreign words: the peer is no server of ours (SSH, HTTP, an echo).
+- something wrong: a reply that was damaged, or the words of a peer that is no server of ours (SSH,
+  HTTP, an echo).
 
-Notices and foreign words are *words*. They begin at the start of the line in which the first ASCII
-lower-case letter stands, or with the first byte that is not owed; what follows them is no reply.
+After the first byte that is wrong nobody can say what the next ones answer, so that ends it.
 """
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
 
 from trio_upper.protocol import Uppercaser, read_notice
 
-# Replies are compared byte for byte with what they must be up to here: enough to unmask a banner
-# in capitals or a wrong transform, little enough to keep.
-COMPARED_BYTES = 4096
+# So far an unfinished line is held back until it is whole, so that nothing of a wrong line is
+# shown: this is where the banner of another kind of server is seen.
+BANNER_BYTES = 4096
 
 # As much of a peer's own words as is worth quoting; a notice is far shorter.
 WORDS_BYTES = 1024
 
-LOWER = b"abcdefghijklmnopqrstuvwxyz"
+# As much of what was right on the same line before them.
+HEAD_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatch:
+    """The first byte that is wrong; `str()` of it is one line for a person.
+
+    `position` counts the bytes of the replies from 1. `owed` is None when nothing was.
+    """
+
+    position: int
+    came: int
+    owed: int | None
+
+    def __str__(self) -> str:
+        """Return where it is, what came and what was owed."""
+        if self.owed is None:
+            return f"byte {self.position:,} of the replies, {_shown(self.came)}, answers nothing"
+        return (
+            f"byte {self.position:,} of the replies is wrong: "
+            f"{_shown(self.came)} came, {_shown(self.owed)} was owed"
+        )
+
+
+def find_mismatch(came: bytes | bytearray, owed: bytes, *, before: int = 0) -> Mismatch | None:
+    """Return the first byte of `came` that is not the one of `owed`; None if there is none.
+
+    `came` may be shorter: then its rest has not come yet. `before` bytes of the replies came
+    earlier.
+    """
+    at = _in_common(came, owed)
+    if at == len(came):
+        return None
+    return Mismatch(
+        position=before + at + 1, came=came[at], owed=owed[at] if at < len(owed) else None
+    )
+
+
+def _in_common(one: bytes | bytearray, other: bytes | bytearray) -> int:
+    """Return how many bytes at the beginning of both are the same; as fast as the C library."""
+    return bisect_left(range(len(one)), True, key=lambda at: one[: at + 1] != other[: at + 1])
+
+
+def _shown(byte: int) -> str:
+    character = chr(byte)
+    printable = character.isascii() and character.isprintable()
+    return f"{character!r} (0x{byte:02x})" if printable else f"0x{byte:02x}"
 
 
 class Account:
@@ -32,11 +83,17 @@ class Account:
 
     def __init__(self) -> None:
         self._transform = Uppercaser()
-        self._expected = b""  # the first COMPARED_BYTES of the replies
-        self._held = b""  # an unfinished line that may still turn out to be foreign
+        self._expected: deque[bytes | bytearray] = deque()  # replies that have not come
+        self._matched = 0  # bytes of the first of them that have
+        self._held = b""  # an unfinished line that may still prove to be wrong
         self._words = bytearray()
+        self._wrong_at = 0  # where in these words the first wrong byte is
+        self._in_first_line = False  # whether it is in the first line of all
+        self._tail = 0  # bytes that the peer can answer only when it learns of the input's end
         self._unanswerable = 0
         self.input_ended = False
+        #: The first byte that was wrong, None if all were right.
+        self.mismatch: Mismatch | None = None
         #: How many bytes of reply the peer has owed so far, answered or not.
         self.owed = 0
         #: How many of them came and were right.
@@ -44,26 +101,25 @@ class Account:
 
     def sent(self, data: bytes) -> None:
         """Owe the reply to `data`."""
-        if len(self._expected) < COMPARED_BYTES:
-            self._owe(self._transform.feed(data))
-        else:
-            self.owed += self._transform.measure(data)
+        self._owe(self._transform.feed(data))
 
-    def end_input(self, *, half_closed: bool) -> None:
+    def end_input(self, *, half_closes: bool) -> None:
         """Nothing more will be sent.
 
-        `half_closed` says whether the peer was told. If it was not (TLS), it cannot answer a code
-        point that the input left incomplete: those bytes stay unanswered, and nobody waits for
-        them.
+        A code point that the input left incomplete is owed as it is; the peer answers it when it
+        learns of the end. `half_closes` says whether it will. If not (TLS), these bytes stay
+        unanswered, and nobody waits for them.
         """
         tail = self._transform.finish()
         self._owe(tail)
-        self._unanswerable = 0 if half_closed else len(tail)
+        self._tail = len(tail)
+        self._unanswerable = 0 if half_closes else self._tail
         self.input_ended = True
 
     def _owe(self, reply: bytes | bytearray) -> None:
-        self.owed += len(reply)
-        self._expected += reply[: COMPARED_BYTES - len(self._expected)]
+        if reply:
+            self._expected.append(reply)
+            self.owed += len(reply)
 
     @property
     def unanswered(self) -> int:
@@ -71,60 +127,101 @@ class Account:
         return self.owed - self.answered
 
     @property
+    def answerable(self) -> int:
+        """How many of them the peer can send before it learns that the input has ended."""
+        return max(self.unanswered - self._tail, 0)
+
+    @property
     def settled(self) -> bool:
         """Whether the input has ended and all that can be answered has been."""
         return self.input_ended and self.unanswered == self._unanswerable
 
     def received(self, data: bytes) -> bytes:
-        """Judge `data` and return what of it, and of what was held back before, is to be shown.
+        """Compare `data` and return what of it, and of what was held back before, is to be shown.
 
-        Within the compared part an unfinished line whose rest is owed is held back until it is
-        whole, so that nothing of a foreign line is shown because it came in two pieces.
+        In the first `BANNER_BYTES` an unfinished line whose rest is owed is held back until it is
+        whole, so that nothing of a wrong line is shown because it came in two pieces.
         """
-        if self._words:
-            self._words += data[: WORDS_BYTES - len(self._words)]
+        if self.mismatch:
+            self._add_words(data)
             return b""
-        begin = self.answered - len(self._held)
-        line = self._held + data if self._held else data
-        good = self._count_good(line, begin)
-        self.answered = begin + good
-        if good < len(line):
-            self._words += line[good : good + WORDS_BYTES]
-            line = line[:good]
-        shown = len(line)
-        if not self._words and self.unanswered and self.answered < COMPARED_BYTES:
-            shown = line.rfind(b"\n") + 1
-        self._held = line[shown:]
-        return line[:shown]
+        right = self._match(data)
+        if right < len(data):
+            return self._part(data, right)
+        if self._held:
+            data = self._held + data
+        whole = len(data)
+        if self.unanswered and self.answered < BANNER_BYTES:
+            whole = data.rfind(b"\n") + 1
+        self._held = data[whole:]
+        return data[:whole]
 
     def flush(self) -> bytes:
-        """Return what was held back: the conversation is over, and so far it was right."""
+        """Return what was held back, now that the conversation is over, if it proved right."""
         held, self._held = self._held, b""
-        return held
+        return b"" if self.mismatch and self.notice is None else held
 
-    def _count_good(self, line: bytes, begin: int) -> int:
-        """Return how many bytes of `line`, which continues the replies at `begin`, are replies."""
-        good = min(len(line), self.owed - begin)
-        expected = self._expected[begin : begin + good]
-        if not line.startswith(expected):
-            good = next(i for i, byte in enumerate(expected) if line[i] != byte)
-        # One scan for each letter (memchr) is many times as fast as one search for any of them.
-        if any(letter in line for letter in LOWER):
-            lower = min(at for letter in LOWER if (at := line.find(letter)) >= 0)
-            good = min(good, line.rfind(b"\n", 0, lower) + 1)
-        return good
+    def _match(self, data: bytes) -> int:
+        """Return how many bytes of `data` are right, and count them as answered."""
+        at = 0
+        while at < len(data) and self._expected:
+            owed = self._expected[0]
+            size = min(len(data) - at, len(owed) - self._matched)
+            part = memoryview(owed)[self._matched : self._matched + size]
+            right = data.startswith(part, at)
+            if not right:
+                size = _in_common(data[at : at + size], bytes(part))
+            at += size
+            self._matched += size
+            self.answered += size
+            if not right:
+                break
+            if self._matched == len(owed):
+                self._expected.popleft()
+                self._matched = 0
+        return at
+
+    def _part(self, data: bytes, right: int) -> bytes:
+        """Return what is to be shown of `data`, of which a byte after `right` ones is wrong."""
+        owed = self._expected[0][self._matched] if self._expected else None
+        self.mismatch = Mismatch(position=self.answered + 1, came=data[right], owed=owed)
+        shown = self._held + data[:right]
+        self._held = b""
+        if owed is not None and self.answered < BANNER_BYTES:
+            whole = shown.rfind(b"\n") + 1
+            shown, self._held = shown[:whole], shown[whole:]
+        self._in_first_line = len(self._held) == self.answered
+        self._words += self._held[-HEAD_BYTES:]
+        self._wrong_at = len(self._words)
+        self._add_words(data[right:])
+        return shown
+
+    def _add_words(self, data: bytes) -> None:
+        self._words += data[: self._wrong_at + WORDS_BYTES - len(self._words)]
 
     @property
     def words(self) -> bytes:
-        """What the peer said that is no reply, at most `WORDS_BYTES` of it; empty if nothing."""
-        return bytes(self._words)
+        """What the peer said that is no reply, about `WORDS_BYTES` of it; empty if nothing.
+
+        It begins with the line in which the first wrong byte stands, as far as that was held back.
+        A notice begins with the wrong byte itself: what came before it on its line were replies.
+        """
+        return bytes(self._words if self.notice is None else self._words[self._wrong_at :])
 
     @property
     def words_complete(self) -> bool:
         """Whether a whole line of words, or as much as is kept of one, has come."""
-        return len(self._words) >= WORDS_BYTES or b"\n" in self._words[1:]
+        came = len(self._words) - self._wrong_at
+        return came >= WORDS_BYTES or self._words.find(b"\n", self._wrong_at + 1) >= 0
 
     @property
     def notice(self) -> str | None:
         """The server's notice, or None if it gave none."""
-        return read_notice(self.words)
+        return read_notice(bytes(self._words[self._wrong_at :]))
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the peer is no server of ours: its first line is wrong, or answers nothing."""
+        if self.mismatch is None or self.notice is not None:
+            return False
+        return self._in_first_line or self.mismatch.owed is None

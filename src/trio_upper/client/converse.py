@@ -1,31 +1,38 @@
 """The client's conversation: two sibling tasks, one sends the input and one shows the replies.
 
-Either one's end ends the conversation in the right way. The input's end is a half-close, after
-which every owed reply is still received; the server's end stops the input at once, wherever it is.
-One task alone decides that the conversation is over, the one that receives, and only after it has
-judged and shown what came: a sender that looked at the account could miss a banner on its way.
+Either one's end ends the conversation in the right way. After the input's end every owed reply is
+still received; the server's end stops the input at once, wherever it is. One task alone decides
+that the conversation is over, the one that receives, and only after it has compared and shown what
+came: a sender that looked at the account could miss a banner on its way.
+
+The half-close that tells the server of the input's end comes late: many proxies and port forwarders
+end both ways when one ends, and replies that are still owed then would be lost in them.
 """
 
 import enum
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
-from trio_upper.client.account import Account
+from trio_upper.client.account import Account, Mismatch
 from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS
 from trio_upper.platform import reuse_large_blocks
 
 # Large reads make a bulk transfer fast; a small message needs no more room for that.
 RECEIVE_BYTES = 1024 * 1024
 
-# When all is answered, a server of ours closes within a round trip. One that keeps silent gets this
-# long, in seconds, to show by a word too many that it is something else.
-LAST_LOOK = 0.1
+# When all is answered, a server of ours closes within a round trip. A silent one gets this long to
+# show by one byte too many that it is something else.
+SURPLUS_SECONDS = 0.1
 
-# How long, in seconds, to wait for the rest of a line of the peer's own words.
-HEARING_OUT = 1.0
+# How long to wait for the rest of a line of the peer's own words.
+WORDS_SECONDS = 1.0
+
+# How long nothing may come after the input's end before the server is told of it: some answer only
+# then.
+HALF_CLOSE_SECONDS = 1.0
 
 
 class Ending(enum.Enum):
@@ -36,27 +43,40 @@ class Ending(enum.Enum):
     BROKEN = "the connection broke"
     SILENT = "a reply was owed and nothing came for too long"
     NOTICE = "the server said why it closes"
-    FOREIGN = "the peer said something that is no reply"
+    WRONG = "a byte of the replies was wrong"
+    FOREIGN = "the peer is no server of ours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a conversation ended, and the account of it.
 
-    `unanswered` of the `owed` bytes of reply did not come. `words` is the notice or the foreign
-    words, else empty. `error` is what broke the connection, else None.
+    `unanswered` of the `owed` bytes of reply did not come. `words` is the notice or what the peer
+    said instead of a reply, else empty, and `mismatch` the first byte that was wrong. `error` is
+    what broke the connection, else None. `cut_by_half_close` means that the connection ended after
+    this side had told the server of the input's end, with a reply still owed and nothing come
+    since: something in between may not pass a half-close. `seconds` is how long it lasted.
     """
 
     ending: Ending
     owed: int
     unanswered: int
     words: bytes = b""
+    mismatch: Mismatch | None = None
     error: Exception | None = None
+    cut_by_half_close: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def complete(self) -> bool:
         """Whether every reply came and the server did not end before the input."""
         return self.ending is Ending.ANSWERED and not self.unanswered
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the peer closed the connection before it answered anything."""
+        closed = self.ending in {Ending.CLOSED, Ending.BROKEN}
+        return closed and self.unanswered == self.owed and not self.cut_by_half_close
 
 
 async def converse(
@@ -66,9 +86,10 @@ async def converse(
     *,
     reply_timeout: float = REPLY_TIMEOUT_SECONDS,
 ) -> Outcome:
-    """Send all that `source` yields, await `sink` with the replies as they come, in any split.
+    """Send all that `source` yields; await `sink` with the replies as they come, in any split.
 
-    `reply_timeout` is how long, in seconds, nothing may come while a reply is owed; 0: for ever.
+    `source` is any async iterable of bytes, `sink` any async callable. `reply_timeout` is how long
+    a reply may be owed without a byte of it coming, in seconds; 0: no limit.
 
     Resource handling: the stream stays open; the caller closes it.
 
@@ -91,38 +112,50 @@ class _Conversation:
         sink: Callable[[bytes], Awaitable[object]],
         reply_timeout: float,
     ) -> None:
+        self._began = trio.current_time()
         self._stream = stream
         self._source = source
         self._sink = sink
         self._reply_timeout = reply_timeout
         self._account = Account()
         self._listening = trio.CancelScope()
+        self._before_half_close = trio.CancelScope()
+        self._half_closed_at = -1  # how much was answered then
         self._ending = Ending.CLOSED
         self._error: Exception | None = None
 
     async def send(self) -> None:
-        """Send the input and its end; on a broken connection stop, for the receiver tells why."""
+        """Send the input and its end; on a broken connection stop: the receiver says why."""
         try:
             async for piece in self._source:
                 self._account.sent(piece)
                 self._expect()
                 await self._stream.send_all(piece)
-            half_closed = isinstance(self._stream, trio.abc.HalfCloseableStream)
-            self._account.end_input(half_closed=half_closed)
+            half_closes = isinstance(self._stream, trio.abc.HalfCloseableStream)
+            self._account.end_input(half_closes=half_closes)
             self._expect()
             if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                await self._stream.send_eof()
+                await self._half_close(self._stream)
         except trio.BrokenResourceError as error:
             self._error = error
 
+    async def _half_close(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """End this side when all has come that can, or nothing comes any more."""
+        with trio.move_on_after(HALF_CLOSE_SECONDS) as self._before_half_close:
+            if self._account.answerable:
+                await trio.sleep_forever()
+        self._half_closed_at = self._account.answered
+        await stream.send_eof()
+
     async def receive(self, conversation: trio.CancelScope) -> None:
-        """Receive, judge and show until the conversation is over; then end the sender, too."""
+        """Receive, compare and show until the conversation is over; then end the sender, too."""
         try:
             while data := await self._receive_some():
                 await self._show(self._account.received(data))
-                if self._account.words:
+                if self._account.mismatch:
                     await self._hear_out()
                     break
+                self._put_off_half_close()
             else:
                 self._note_reset()
         except trio.BrokenResourceError as error:
@@ -130,6 +163,12 @@ class _Conversation:
             self._error = error
         await self._show(self._account.flush())
         conversation.cancel()
+
+    def _put_off_half_close(self) -> None:
+        if self._account.answerable:
+            self._before_half_close.deadline = trio.current_time() + HALF_CLOSE_SECONDS
+        else:
+            self._before_half_close.cancel()
 
     def _note_reset(self) -> None:
         """Tell a reset from an end: the kernel reports it once, and it may have been to `send`."""
@@ -150,7 +189,7 @@ class _Conversation:
     def _deadline(self) -> float:
         """Return until when to wait for the next bytes, from now on."""
         if self._account.settled:
-            return trio.current_time() + LAST_LOOK
+            return trio.current_time() + SURPLUS_SECONDS
         if self._account.unanswered:
             return trio.current_time() + self._reply_timeout
         return math.inf
@@ -161,7 +200,7 @@ class _Conversation:
             self._listening.deadline = self._deadline()
 
     async def _hear_out(self) -> None:
-        with trio.move_on_after(HEARING_OUT):
+        with trio.move_on_after(WORDS_SECONDS):
             while not self._account.words_complete:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
                 if not data:
@@ -171,16 +210,22 @@ class _Conversation:
     def outcome(self) -> Outcome:
         """Sum up: call it when both tasks have ended."""
         account = self._account
-        if account.words:
-            ending = Ending.FOREIGN if account.notice is None else Ending.NOTICE
-        elif account.settled:
-            ending = Ending.ANSWERED
-        else:
-            ending = self._ending
+        ended = self._ending in {Ending.CLOSED, Ending.BROKEN} and not account.mismatch
         return Outcome(
-            ending=ending,
+            ending=self._judge(),
             owed=account.owed,
             unanswered=account.unanswered,
             words=account.words,
+            mismatch=account.mismatch if account.notice is None else None,
             error=self._error,
+            seconds=trio.current_time() - self._began,
+            cut_by_half_close=ended and self._half_closed_at == account.answered < account.owed,
         )
+
+    def _judge(self) -> Ending:
+        account = self._account
+        if account.notice is not None:
+            return Ending.NOTICE
+        if account.mismatch:
+            return Ending.FOREIGN if account.foreign else Ending.WRONG
+        return Ending.ANSWERED if account.settled else self._ending
