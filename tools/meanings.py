@@ -35,7 +35,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
     "worker started": (["worker", "pid"], "`worker` is its number, also in its own lines"),
     "worker gone": (
         ["worker", "how", "again_in"],
-        "a worker ended by itself; the next one starts in so many seconds",
+        "a worker ended by itself; another starts after `again_in` seconds",
     ),
     "worker killed": (["worker", "why"], "a worker that did not start, or did not end, in time"),
     "crashed": ([], "a bug of the server itself, with its traceback; exit code 1"),

@@ -10,7 +10,7 @@ from tools.screen import Screen
 from tools.stage import PORT, PROMPT, at_terminal, say
 
 ROWS, COLUMNS = 14, 94
-"""Of each terminal: enough for the lines of the log, which are the longest ones."""
+"""Of each terminal; the lines of the log are the longest."""
 
 SERVE = ("serve", "--host", "0.0.0.0")
 

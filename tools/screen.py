@@ -1,4 +1,4 @@
-"""What a terminal shows when all that was written to it has been obeyed, as text and in colours."""
+"""What a terminal shows after all that was written to it, as text and in colours."""
 
 from itertools import groupby
 
@@ -10,11 +10,11 @@ from rich.text import Text
 FAINT, GREY = b"\x1b[2m", b"\x1b[90m"  # ECMA-48, 8.3.117, and aixterm: pyte knows only the second
 
 COLORS = {"brown": "yellow", "brightblack": "bright_black"}
-"""The colours that have another name in rich than in pyte, as far as the program uses them."""
+"""Colours that the program uses, whose names differ: pyte's to rich's."""
 
 
 class Screen:
-    """The screen of a terminal of so many `rows` and `columns`, to which `raw` was written."""
+    """The screen of a terminal of `rows` and `columns`, to which `raw` was written."""
 
     def __init__(self, raw: bytes, rows: int, columns: int) -> None:
         self._screen = pyte.Screen(columns, rows)

@@ -20,7 +20,7 @@ TIME = r"\d m?s\s"
 
 @asynccontextmanager
 async def serving(here: Host) -> AsyncGenerator[Server]:
-    """While the block runs a server can be reached from other hosts."""
+    """Run a server that other hosts can reach while the block runs."""
     async with running("serve", "--host", here.ipv4, prefix=here.prefix) as server:
         yield await server.ready()
 
@@ -29,7 +29,7 @@ async def serving(here: Host) -> AsyncGenerator[Server]:
 async def at_terminal(
     host: Host, *words: str, rows: int = ROWS, columns: int = COLUMNS
 ) -> AsyncGenerator[Terminal]:
-    """While the block runs somebody sits before the program at a terminal that can everything."""
+    """Run the program at a full-featured terminal, with a person at it, while the block runs."""
     with TemporaryDirectory() as folder:
         environ = {"TERM": "xterm-256color", "NO_COLOR": "", "XDG_STATE_HOME": folder}
         size = (rows, columns)
