@@ -22,6 +22,8 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 
 ROWS, COLUMNS = 24, 80
 
+PROMPT = "shell$ "
+
 KEPT = 8 * 1024
 """Bytes of what was shown last that are searched: four screens."""
 
@@ -133,6 +135,11 @@ class Terminal:
         self._master.close()
 
     @property
+    def job(self) -> int:
+        """The process group in the foreground."""
+        return os.tcgetpgrp(self._fd)
+
+    @property
     def sane(self) -> bool:
         """Whether the terminal echoes and edits lines, as a shell expects it."""
         flags: int = termios.tcgetattr(self._fd)[3]  # of the other side (Linux, tty_mode_ioctl)
@@ -159,13 +166,29 @@ async def terminal(
     `environ` comes on top of the environment of the tests. `prefix` is a command that becomes
     another one, as ``env`` does. `size` is that of the terminal, in rows and columns.
     """
+    async with at_terminal(command(*arguments, prefix=prefix), environ or {}, size) as person:
+        yield person
+
+
+@asynccontextmanager
+async def shell(words: Sequence[str], **environ: str) -> AsyncIterator[Terminal]:
+    """Run an interactive shell at a terminal of its own, and see its first prompt."""
+    async with at_terminal(words, {"PS1": PROMPT, **environ}, (ROWS, COLUMNS)) as person:
+        await person.sees(re.escape(PROMPT))
+        yield person
+
+
+@asynccontextmanager
+async def at_terminal(
+    words: Sequence[str], environ: Mapping[str, str], size: tuple[int, int]
+) -> AsyncIterator[Terminal]:
+    """Run the command `words`."""
     master, tty = os.openpty()
     ours, theirs = socket.socketpair()
     person = Terminal(master, ours)
     with theirs:
         termios.tcsetwinsize(tty, size)
-        words = command(*arguments, prefix=prefix)
-        leader = _start_leader(tty, theirs.fileno(), words, environ or {})
+        leader = _start_leader(tty, theirs.fileno(), words, environ)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(person.watch)

@@ -77,25 +77,29 @@ def test_a_writer_of_its_own_does_not_block(ends: tuple[int, int]) -> None:
     os.close(own)
 
 
-def test_the_whole_job_is_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrapper, too, for which the shell waits."""
-    killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
-    terminal.signal_job(signal.SIGTSTP)
-    assert killed == [(0, signal.SIGTSTP)]
-
-
-def test_a_stop_is_the_default_one_and_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread itself stops, so that it does nothing more before it is continued."""
+def test_a_job_is_stopped_as_a_whole_and_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrapper, too, for which the shell waits; this thread last, so that it does nothing more."""
     stopped: list[tuple[int, int, object]] = []
-    monkeypatch.setattr(
-        signal, "pthread_kill", lambda *args: stopped.append((*args, signal.getsignal(args[1])))
-    )
+    for name, where in ("kill", os), ("pthread_kill", signal):
+        monkeypatch.setattr(
+            where, name, lambda *args: stopped.append((*args, signal.getsignal(args[1])))
+        )
     before = signal.signal(signal.SIGTSTP, lambda *_: None)
     ours = signal.getsignal(signal.SIGTSTP)
-    terminal.stop(signal.SIGTSTP)
-    assert stopped == [(threading.get_ident(), signal.SIGTSTP, signal.SIG_DFL)]
+    terminal.stop_job(signal.SIGTSTP)
+    (group, _, handler), this_thread = stopped
+    assert group == 0
+    assert callable(handler)
+    assert this_thread == (threading.get_ident(), signal.SIGTSTP, signal.SIG_DFL)
     assert signal.signal(signal.SIGTSTP, before) is ours
+
+
+def test_a_stop_that_is_ignored_on_purpose_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where whoever started this process has no job control."""
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signalled"))
+    before = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+    terminal.stop_job(signal.SIGTTIN)
+    assert signal.signal(signal.SIGTTIN, before) is signal.SIG_IGN
 
 
 def test_in_the_background_this_thread_is_not_stopped() -> None:

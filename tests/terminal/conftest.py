@@ -15,5 +15,5 @@ def _capable_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _own_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test stops the job that runs it."""
-    for stopping in "stop", "signal_job":
+    for stopping in "stop_job", "signal_job":
         monkeypatch.setattr(terminal, stopping, lambda number, what=stopping: pytest.fail(what))

@@ -14,7 +14,7 @@ from tests.helpers.person import TIMEOUT
 
 from trio_upper.platform import terminal
 from trio_upper.terminal.console import HungUp
-from trio_upper.terminal.lease import TIDY, Lease, borrow
+from trio_upper.terminal.lease import BACKGROUND_SECONDS, TIDY, Lease, borrow
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def background(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A terminal that a shell has taken back; the list is of signals sent to the whole job."""
     sent: list[int] = []
     monkeypatch.setattr(terminal, "in_foreground", lambda _: False)
-    monkeypatch.setattr(terminal, "signal_job", sent.append)
+    monkeypatch.setattr(terminal, "stop_job", sent.append)
     return sent
 
 
@@ -185,22 +185,21 @@ async def watched(fd: int) -> AsyncIterator[tuple[Lease, Screen]]:
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTSTP, signal.SIGTTIN])
 async def test_a_stop_gives_the_terminal_back_until_it_goes_on(
-    number: signal.Signals, tty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    tty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The screen is put away first; stopped, the terminal is as it was found."""
     fd, _ = tty
     found = termios.tcgetattr(fd)
     while_stopped: list[Any] = []
     monkeypatch.setattr(
-        terminal, "stop", lambda sent: while_stopped.append((sent, termios.tcgetattr(fd)))
+        terminal, "stop_job", lambda sent: while_stopped.append((sent, termios.tcgetattr(fd)))
     )
     async with watched(fd) as (lease, screen):
         lease.use(terminal.raw)
-        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTSTP)
         await screen.resumed.wait()
-        assert while_stopped == [(number, found)]
+        assert while_stopped == [(signal.SIGTSTP, found)]
         assert screen.told == ["leave", "elsewhere"]
         assert lease.usable
 
@@ -222,11 +221,23 @@ async def test_a_job_that_goes_on_in_the_background_stops_there(
     fd, _ = tty
     async with watched(fd) as (_, screen):
         signal.raise_signal(signal.SIGCONT)
-        await trio.sleep(0.1)
+        await trio.sleep(BACKGROUND_SECONDS - 0.01)
         assert background == [signal.SIGTTIN]  # of the start
-        await trio.sleep(0.2)
+        await trio.sleep(0.02)
         assert background == [signal.SIGTTIN] * 2
-        assert screen.told == []
+        assert screen.told == ["leave"]
+
+
+async def test_a_job_that_is_in_front_in_time_goes_on(
+    tty: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may continue it first, and give it the terminal then."""
+    async with watched(tty[0]) as (_, screen):
+        in_foreground = iter([False])
+        monkeypatch.setattr(terminal, "in_foreground", lambda _: next(in_foreground, True))
+        signal.raise_signal(signal.SIGCONT)
+        await screen.resumed.wait()
+        assert screen.told == ["here"]
 
 
 async def test_a_stop_that_is_ignored_on_purpose_stays_so(

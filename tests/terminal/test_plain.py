@@ -131,7 +131,7 @@ async def test_what_cannot_be_put_into_the_line_is_shown(monkeypatch: pytest.Mon
 
 async def test_the_label_is_shown_again_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal is as it was found all the time; what is half typed stays in it."""
-    monkeypatch.setattr(terminal, "stop", lambda _: None)
+    monkeypatch.setattr(terminal, "stop_job", lambda _: None)
     async with at_dumb_prompt(monkeypatch) as (person, prompt), prompt.converse(LABEL):
         await person.sees(LABEL)
         signal.raise_signal(signal.SIGTSTP)

@@ -16,17 +16,17 @@ Modes = list[Any]
 # (termios(3), "Canonical and noncanonical mode").
 LINE_BYTES = 4095
 
-# What stops a job, and what tells it that it goes on.
-STOP_SIGNALS = [signal.SIGTSTP, signal.SIGTTIN]
-CONTINUE_SIGNALS = [signal.SIGCONT]
+# A person stops a job, a job in the background needs the terminal, and a job goes on.
+STOP, NEEDS_TERMINAL, CONTINUE = signal.SIGTSTP, signal.SIGTTIN, signal.SIGCONT
 
 # These do not end a process by default, cannot be handled, or come from a fault of its own after
 # which no handler may run (signal(7)).
 _NOT_ENDING = {
     signal.SIGKILL,
     signal.SIGSTOP,
-    *STOP_SIGNALS,
-    *CONTINUE_SIGNALS,
+    STOP,
+    CONTINUE,
+    NEEDS_TERMINAL,
     signal.SIGTTOU,
     signal.SIGCHLD,
     signal.SIGURG,
@@ -102,19 +102,23 @@ def in_foreground(fd: int) -> bool:
         return True
 
 
-def stop(number: int) -> None:
-    """Stop this process by the signal `number`, as if nobody handled that; return when continued.
+def stop_job(number: int) -> None:
+    """Stop this whole job by the signal `number`, as if nobody handled it; return when continued.
 
-    For the main thread. Returns at once where there is nobody to continue it (an orphaned process
-    group, setpgid(2)).
+    All of the job, for a shell goes on waiting for a wrapper that runs. Returns at once where there
+    is nobody to continue it (an orphaned process group, setpgid(2)), and where whoever started this
+    process had the signal ignored. For the main thread.
     """
-    before = signal.signal(number, signal.SIG_DFL)
-    signal.pthread_kill(threading.get_ident(), number)  # this thread: it stops before it goes on
+    before = signal.signal(number, lambda *_: None)
+    if before is not signal.SIG_IGN:
+        signal_job(number)
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_kill(threading.get_ident(), number)  # this thread: it does nothing more
     signal.signal(number, before)
 
 
 def signal_job(number: int) -> None:
-    """Send the signal to this whole job, so that the shell does not wait for a wrapper of ours."""
+    """Send the signal to every process of this job."""
     os.kill(0, number)
 
 

@@ -133,19 +133,18 @@ class Lease:
         with trio.open_signal_receiver(*_job_signals()) as signals:
             task_status.started()
             async for number in signals:
-                if number in terminal.STOP_SIGNALS:
-                    await borrower.leave()
-                    self.give_back()
-                    terminal.stop(number)
-                await self._continue(borrower)
+                if number == terminal.STOP:
+                    await self._stop(borrower, number)
+                while not terminal.in_foreground(self.fd):
+                    await trio.sleep(BACKGROUND_SECONDS)
+                    if not terminal.in_foreground(self.fd):
+                        await self._stop(borrower, terminal.NEEDS_TERMINAL)
+                await borrower.resume(elsewhere=self.take_again())
 
-    async def _continue(self, borrower: Borrower) -> None:
-        if not terminal.in_foreground(self.fd):
-            await trio.sleep(BACKGROUND_SECONDS)
-        if terminal.in_foreground(self.fd):
-            await borrower.resume(elsewhere=self.take_again())
-        else:
-            terminal.signal_job(signal.SIGTTIN)
+    async def _stop(self, borrower: Borrower, number: int) -> None:
+        await borrower.leave()
+        self.give_back()
+        terminal.stop_job(number)
 
     def end_by(self, number: int, _: object = None) -> None:
         """Give the terminal back and end by the signal, at once: a signal handler."""
@@ -165,7 +164,7 @@ def borrow(fd: int) -> Iterator[Lease]:
     shell would run it as commands. For the main thread.
     """
     if not terminal.in_foreground(fd):
-        terminal.signal_job(signal.SIGTTIN)  # as whoever reads it there; on, when in front
+        terminal.stop_job(terminal.NEEDS_TERMINAL)  # as does whoever reads it there
     lease = Lease(fd)
     before = {number: signal.signal(number, lease.end_by) for number in terminal.ending_signals()}
     try:
@@ -179,6 +178,6 @@ def borrow(fd: int) -> Iterator[Lease]:
 
 
 def _job_signals() -> list[int]:
-    """Return the signals that stop and continue a job, but for those ignored on purpose."""
-    stopping = [one for one in terminal.STOP_SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
-    return [*stopping, *terminal.CONTINUE_SIGNALS]
+    """Return the signals that stop and continue a job, but for one ignored on purpose."""
+    ignored = signal.getsignal(terminal.STOP) is signal.SIG_IGN
+    return [terminal.CONTINUE] if ignored else [terminal.STOP, terminal.CONTINUE]
