@@ -46,6 +46,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
 FIELDS: dict[str, dict[str, str]] = {
     "ping": {
         "host": "where to",
+        "address": "the numeric address that it was connected to last; null if to none",
         "port": "where to",
         "size_bytes": "bytes of a message, with its newline",
         "sent": "messages sent",
@@ -57,6 +58,10 @@ FIELDS: dict[str, dict[str, str]] = {
         "mean_ms": "",
         "p99_ms": "",
         "max_ms": "",
+        "jitter_ms": "the mean difference from one right reply's time to the next",
+        "outages": "times of 2 s or more without a reply that was due",
+        "longest_outage_s": "seconds",
+        "total_outage_s": "seconds",
         "reasons": "what went wrong, in words, and how often",
     },
     "bench": {
@@ -71,6 +76,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "failed_clients": "clients that stopped early",
         "messages_per_s": "right replies each second",
         "megabytes_per_s": "10^6 bytes of replies each second; as much goes the other way",
+        "megabits_per_s": "the same in 10^6 bits",
         "min_ms": "milliseconds; null if nothing was answered, as for all times",
         "p50_ms": "nearest rank, to 0.05 %, as for all percentiles",
         "p90_ms": "",

@@ -103,7 +103,7 @@ def test_throughput_latency_and_the_histogram(
     assert world.output.lines == [
         "example.lan port 80: 2 clients, 3 in flight each, 1,000 bytes a message",
         "messages    3,840 answered in 10.00 s, 0 wrong; 0 clients failed",
-        "throughput  384 messages/s   0.384 MB/s",
+        "throughput  384 messages/s   0.384 MB/s   3.072 Mbit/s",
         (
             "latency     min 15.625   p50 15.625   p90 15.625   p99 15.625   p99.9 15.625   "
             "max 15.625 ms"
@@ -132,6 +132,7 @@ def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]
         "failed_clients": 0,
         "messages_per_s": 384,
         "megabytes_per_s": 0.384,
+        "megabits_per_s": 3.072,
         "min_ms": 15.625,
         "p50_ms": 15.625,
         "p90_ms": 15.625,
@@ -150,9 +151,9 @@ def test_a_server_that_answers_wrongly_makes_the_exit_code_1(world: World) -> No
     assert world.output.lines[:3] == [
         "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
         "messages    192 answered in 1.02 s, 3 wrong; 3 clients failed",
-        "throughput  189 messages/s   0.006 MB/s",
+        "throughput  189 messages/s   0.006 MB/s   0.048 Mbit/s",
     ]
-    assert world.output.lines[-1].startswith("3 x this is not the reply: 'aaaa")
+    assert world.output.lines[-1].startswith("3 x 'aaaa")
 
 
 def test_a_server_that_vanishes_ends_it(world: World) -> None:
@@ -178,7 +179,7 @@ def test_without_any_answer_there_is_a_report(world: World) -> None:
     assert world.output.lines == [
         "example.lan port 80: 3 clients, 1 in flight each, 32 bytes a message",
         "messages    0 answered in 0.00 s, 0 wrong; 3 clients failed",
-        "nothing was measured",
+        "nothing was measured: every client failed",
         f"3 x {REFUSED}",
     ]
 
@@ -214,10 +215,28 @@ def test_a_signal_ends_it_early_with_the_report(world: World, number: signal.Sig
 
 
 def test_a_signal_before_the_start_is_not_a_success(world: World) -> None:
-    """Nothing was measured."""
+    """Nothing was measured, and the report says why."""
     world.meets(raising(signal.SIGINT, times=0))
     assert run(clients=1) == 1
-    assert world.output.lines[2:] == ["nothing was measured"]
+    assert world.output.lines[2:] == [
+        "nothing was measured: it ended while only 0 of 1 clients were ready"
+    ]
+
+
+def test_a_run_that_is_shorter_than_a_round_trip_says_so(world: World) -> None:
+    """Every reply came and was right, but too late to count."""
+    assert run(clients=2, seconds=DELAY / 2) == 1
+    assert world.output.lines[2:] == [
+        "nothing was measured: no reply came within 0.0078125 s; --seconds may be too short"
+    ]
+
+
+def test_what_cannot_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it starts, with the reason and what to change."""
+    monkeypatch.setattr(bench, "available_memory", lambda: 4_000_000_000)
+    Options(clients=10, pipeline=100_000, size=32)
+    with pytest.raises(ValueError, match=r"would take 45\.6 GB of memory, and 4\.0 GB are"):
+        Options(clients=10, pipeline=30_000_000, size=32)
 
 
 def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:

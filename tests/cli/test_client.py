@@ -35,6 +35,7 @@ from trio_upper.cli.client import (
     quote,
 )
 from trio_upper.client.account import Mismatch
+from trio_upper.client.connect import Retries
 from trio_upper.client.converse import Ending, Outcome
 from trio_upper.client.failures import Cause
 from trio_upper.client.settings import ConnectSettings
@@ -74,9 +75,9 @@ class World(Network):
         self.output = Output()
         self.opened: list[str] = []
 
-    async def connect(self) -> trio.abc.Stream:
+    async def connect(self, retries: Retries | None = None) -> trio.abc.Stream:
         self.opened.append("connection")
-        return await super().connect()
+        return await super().connect(retries)
 
     async def open_input(self) -> Input:
         await trio.lowlevel.checkpoint()

@@ -2,15 +2,17 @@
 
 import errno
 import json
-import math
+import re
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from tests.helpers.commands import (
+    ADDRESS,
     TARGET,
     HalfCloseable,
     Killed,
@@ -26,6 +28,7 @@ from trio_upper.cli import ping
 from trio_upper.cli.ping import Options
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.measure.pinger import INTERRUPTED_SECONDS
+from trio_upper.platform import SUMMARY_SIGNAL
 
 
 class World(Network):
@@ -57,6 +60,12 @@ def right(message: bytes) -> bytes:
 
 
 upper = answering(right)
+
+CONNECTED = f"connected to example.lan ({ADDRESS}) port 80 in 0.4 ms"
+SUMMARY = f"example.lan ({ADDRESS}) port 80"
+TIMINGS = (
+    "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms; jitter 0.000 ms"
+)
 
 
 @pytest.fixture
@@ -92,12 +101,14 @@ def test_a_line_for_each_round_trip_and_the_summary(
     """On standard output; exit code 0, for all were answered and right."""
     assert run(count=3) == 0
     assert world.output.lines == [
+        CONNECTED,
         "seq=1 0.500 ms",
         "seq=2 0.500 ms",
         "seq=3 0.500 ms",
         "",
-        "example.lan port 80: 3 sent, 3 answered, 0 wrong, 0 not answered",
-        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
+        f"{SUMMARY}: 3 sent, 3 answered, 0 wrong, 0 not answered",
+        TIMINGS,
+        "outages: none",
     ]
     assert world.output.closed
     assert capsys.readouterr() == ("", "")
@@ -109,6 +120,7 @@ def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]
     [line] = world.output.lines
     assert json.loads(line) == {
         "host": "example.lan",
+        "address": ADDRESS,
         "port": 80,
         "size_bytes": 20,
         "sent": 3,
@@ -120,22 +132,29 @@ def test_one_object_on_one_line(world: World, capsys: pytest.CaptureFixture[str]
         "mean_ms": 0.5,
         "p99_ms": 0.5,
         "max_ms": 0.5,
+        "jitter_ms": 0,
+        "outages": 0,
+        "longest_outage_s": 0,
+        "total_outage_s": 0,
         "reasons": {},
     }
     assert capsys.readouterr() == ("", "")
 
 
 def test_at_total_failure_there_is_a_summary_that_says_why(world: World) -> None:
-    """No timings, and the reason once, in the words of its first case; exit code 1."""
+    """No timings, and the reason and its hint once, in the words of its first case; exit code 1."""
     world.meets(cannot_connect(), cannot_connect(seconds=0.7), cannot_connect(), upper)
     assert run(count=3) == 1
-    refused = [str(cannot_connect()), str(cannot_connect(seconds=0.7)), str(cannot_connect())]
+    refused = "cannot connect to example.lan port 80: refused (tried 192.0.2.1, 0.50 s)"
     assert world.output.lines == [
-        *(f"seq={number} not answered: {words}" for number, words in enumerate(refused, start=1)),
+        f"seq=1 not answered: {cannot_connect()}",
+        f"seq=2 not answered: {refused.replace('0.50', '0.70')}",
+        f"seq=3 not answered: {refused}",
         "",
         "example.lan port 80: 3 sent, 0 answered, 0 wrong, 3 not answered",
         "no timings: no reply was right",
-        f"3 x {refused[0]}",
+        "outages: 1, longest 2.0 s, 2.0 s in total",
+        f"3 x {refused}",
     ]
 
 
@@ -156,13 +175,19 @@ def test_a_wrong_reply_is_shown(world: World) -> None:
     """And makes the exit code 1, however many were right."""
     world.meets(answering(lambda message: message if b"aaaaab" in message else right(message)))
     assert run(count=2) == 1
+    wrong = (
+        "'aaaaab the quick brown fox jump' came instead of "
+        "'AAAAAB THE QUICK BROWN FOX JUMP', wrong from byte 1 on"
+    )
     assert world.output.lines == [
-        "seq=1 wrong: this is not the reply: 'aaaaab the quick brown fox jump'",
+        CONNECTED,
+        f"seq=1 wrong: {wrong}",
         "seq=2 0.500 ms",
         "",
-        "example.lan port 80: 2 sent, 1 answered, 1 wrong, 0 not answered",
-        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
-        "1 x this is not the reply: 'aaaaab the quick brown fox jump'",
+        f"{SUMMARY}: 2 sent, 1 answered, 1 wrong, 0 not answered",
+        TIMINGS.partition(";")[0],
+        "outages: none",
+        f"1 x {wrong}",
     ]
 
 
@@ -175,7 +200,8 @@ def test_a_lost_connection_is_a_line_too(world: World) -> None:
 
     world.meets(dies)
     assert run(count=2) == 1
-    assert world.output.lines[:2] == [
+    assert world.output.lines[:3] == [
+        CONNECTED,
         "seq=1 not answered: the server closed the connection",
         "seq=2 0.500 ms",
     ]
@@ -183,14 +209,11 @@ def test_a_lost_connection_is_a_line_too(world: World) -> None:
 
 
 def test_it_connects_as_the_options_have_it(world: World) -> None:
-    """Waiting for a server that starts is for the first connection; later it is a failure."""
+    """Each time that it does."""
     settings = ConnectSettings(connect_timeout=3, wait=60)
     world.meets(cannot_connect(), upper)
     run(count=2, connection=settings)
-    assert world.dialled == [
-        (TARGET, settings),
-        (TARGET, ConnectSettings(connect_timeout=3, wait=0)),
-    ]
+    assert world.dialled == 2 * [(TARGET, settings)]
 
 
 # ------------------------------------------------------------------ how it ends
@@ -201,9 +224,10 @@ def test_a_signal_gives_the_summary(world: World, number: signal.Signals) -> Non
     """Exit code 0 if all was right: that is how a ping ends."""
     world.meets(answering(right, then=at(5, number)))
     assert run() == 0
-    assert world.output.lines[-2:] == [
-        "example.lan port 80: 5 sent, 5 answered, 0 wrong, 0 not answered",
-        "min / median / mean / p99 / max: 0.500 / 0.500 / 0.500 / 0.500 / 0.500 ms",
+    assert world.output.lines[-3:] == [
+        f"{SUMMARY}: 5 sent, 5 answered, 0 wrong, 0 not answered",
+        TIMINGS,
+        "outages: none",
     ]
 
 
@@ -219,10 +243,12 @@ def test_a_signal_during_a_long_wait_counts_it_as_unanswered(world: World) -> No
     world.meets(silent)
     assert run() == 1
     assert world.output.lines == [
+        CONNECTED,
         "seq=1 not answered: interrupted before a reply came",
         "",
-        "example.lan port 80: 1 sent, 0 answered, 0 wrong, 1 not answered",
+        f"{SUMMARY}: 1 sent, 0 answered, 0 wrong, 1 not answered",
         "no timings: no reply was right",
+        "outages: none",
         "1 x interrupted before a reply came",
     ]
 
@@ -246,7 +272,7 @@ def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:
     with pytest.raises(Killed) as killed:
         run()
     assert killed.value.number is signal.SIGHUP
-    assert all(line.startswith("seq=") for line in world.output.lines)
+    assert world.output.lines == [CONNECTED, "seq=1 0.500 ms"]
 
 
 def test_a_second_signal_ends_it_where_nobody_reads(world: World) -> None:
@@ -262,5 +288,141 @@ def test_times_are_in_milliseconds_to_the_microsecond(world: World) -> None:
     """Never in another unit, so that a column of them can be compared."""
     world.meets(answering(right, after=12.3456789))
     assert run(count=1) == 0
-    assert world.output.lines[0] == "seq=1 12345.679 ms"
-    assert not math.isnan(float(world.output.lines[-1].split()[-2]))
+    assert world.output.lines[-5:] == [
+        "seq=1 12345.679 ms",
+        "",
+        f"{SUMMARY}: 1 sent, 1 answered, 0 wrong, 0 not answered",
+        TIMINGS.partition(";")[0].replace("0.500", "12345.679"),
+        "outages: 1, longest 12.3 s, 12.3 s in total",
+    ]
+
+
+# ------------------------------------------------------------------ a link that fails
+
+
+def after(*delays: float) -> Peer:
+    """Return a right peer that takes the next of `delays` for each reply, and stays away then."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        for delay in delays:
+            message = bytes(await stream.receive_some())
+            await trio.sleep(delay)
+            await stream.send_all(right(message))
+        await trio.sleep_forever()
+
+    return peer
+
+
+def test_a_reply_that_does_not_come_is_said_at_once(world: World) -> None:
+    """After 2 s, and at growing intervals; and for how long it was away."""
+    world.meets(after(0.0005, 8, 0.0005))
+    assert run(count=3) == 0
+    assert world.output.lines == [
+        CONNECTED,
+        "seq=1 0.500 ms",
+        "no answer for 2 s",
+        "no answer for 4 s",
+        "no answer for 8 s",
+        "back after 8.0 s",
+        "seq=2 8000.000 ms",
+        "seq=3 0.500 ms",
+        "",
+        f"{SUMMARY}: 3 sent, 3 answered, 0 wrong, 0 not answered",
+        (
+            "min / median / mean / p99 / max: 0.500 / 0.500 / 2667.000 / 8000.000 / 8000.000 ms; "
+            "jitter 7999.500 ms"
+        ),
+        "outages: 1, longest 8.0 s, 8.0 s in total",
+    ]
+
+
+def test_outages_in_json(world: World) -> None:
+    """Their number, the longest, and how long they were in total."""
+    world.meets(after(0, 8, 0, 3))
+    assert run(count=4, as_json=True) == 0
+    [line] = world.output.lines
+    told = json.loads(line)
+    names = ("outages", "longest_outage_s", "total_outage_s", "jitter_ms")
+    assert [told[name] for name in names] == [2, 8, 11, pytest.approx(19000 / 3)]
+
+
+def test_an_object_for_each_round_trip_and_one_for_the_summary(world: World) -> None:
+    """With ``--jsonl``, each on a line, and nothing else."""
+    world.meets(answering(lambda message: message if b"aaaaab" in message else right(message)))
+    assert run(count=2, as_json_lines=True) == 1
+    wrong, answered, summary = map(json.loads, world.output.lines)
+    assert datetime.fromisoformat(wrong.pop("time")).tzinfo is not None
+    assert wrong.pop("reason").startswith("'aaaaab the")
+    assert wrong == {"type": "round_trip", "sequence": 1, "outcome": "wrong", "reply_ms": None}
+    assert datetime.fromisoformat(answered.pop("time")).tzinfo is not None
+    assert answered == {
+        "type": "round_trip",
+        "sequence": 2,
+        "outcome": "answered",
+        "reply_ms": 0.5,
+        "reason": None,
+    }
+    assert summary["type"] == "summary"
+    assert (summary["sent"], summary["answered"], summary["wrong"]) == (2, 1, 1)
+
+
+def test_one_kind_of_json_excludes_the_other() -> None:
+    """A reader expects one of them."""
+    with pytest.raises(ValueError, match="--json and --jsonl exclude each other"):
+        Options(as_json=True, as_json_lines=True)
+
+
+def test_the_local_time_stands_before_each_line(world: World) -> None:
+    """With milliseconds and the offset from UTC, in the format of ISO 8601; not in the summary."""
+    world.meets(after(3))
+    assert run(count=1, timestamps=True) == 0
+    empty = world.output.lines.index("")
+    stamps, texts = zip(*(line.split(" ", 1) for line in world.output.lines[:empty]), strict=True)
+    assert texts == (CONNECTED, "no answer for 2 s", "back after 3.0 s", "seq=1 3000.000 ms")
+    for stamp in stamps:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", stamp)
+    assert world.output.lines[empty + 1].startswith("example.lan")
+
+
+@pytest.mark.skipif(SUMMARY_SIGNAL is None, reason="this system has no such signal")
+def test_a_signal_asks_for_the_summary_so_far(world: World) -> None:
+    """Ctrl-\\; it goes on after it."""
+    assert SUMMARY_SIGNAL is not None
+    world.meets(answering(right, then=at(2, SUMMARY_SIGNAL)))
+    assert run(count=3) == 0
+    assert world.output.lines == [
+        CONNECTED,
+        "seq=1 0.500 ms",
+        "seq=2 0.500 ms",
+        "",
+        f"{SUMMARY}: 2 sent, 2 answered, 0 wrong, 0 not answered",
+        TIMINGS,
+        "outages: none",
+        "",
+        "seq=3 0.500 ms",
+        "",
+        f"{SUMMARY}: 3 sent, 3 answered, 0 wrong, 0 not answered",
+        TIMINGS,
+        "outages: none",
+    ]
+
+
+@pytest.mark.skipif(SUMMARY_SIGNAL is None, reason="this system has no such signal")
+def test_beside_json_the_summary_so_far_goes_to_standard_error(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is for the reader of JSON."""
+    assert SUMMARY_SIGNAL is not None
+    world.meets(answering(right, then=at(2, SUMMARY_SIGNAL)))
+    assert run(count=3, as_json=True) == 0
+    assert len(world.output.lines) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"trio-upper: {SUMMARY}: 2 sent, 2 answered, 0 wrong, 0 not answered"
+
+
+def test_where_there_is_no_such_signal_it_pings_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows, or where whoever started it had the signal ignored."""
+    monkeypatch.setattr(ping, "SUMMARY_SIGNAL", None)
+    assert run(count=2) == 0

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from tests.helpers.waiting import TIMEOUT_SECONDS, VIRTUAL_TIMEOUT_SECONDS
-from trio_upper.client.connect import Connection
+from trio_upper.client.connect import Connection, Retries
 from trio_upper.client.failures import Attempt, CannotConnect
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
@@ -128,16 +128,16 @@ class Network:
         self.streams: list[trio.abc.Stream] = []
 
     async def open_connection(
-        self, target: Target, settings: ConnectSettings, retries: object = None
+        self, target: Target, settings: ConnectSettings, retries: Retries | None = None
     ) -> Connection:
         """Take the place of `trio_upper.client.connect.open_connection`."""
         self.dialled.append((target, settings))
-        stream = await self.connect()
+        stream = await self.connect(retries)
         return Connection(
             stream=stream, target=target, address=ADDRESS, lookup_seconds=0.0012, seconds=0.0004
         )
 
-    async def connect(self) -> trio.abc.Stream:
+    async def connect(self, retries: Retries | None = None) -> trio.abc.Stream:
         """Return a stream to the next peer, or raise the reason why there is none."""
         await trio.sleep(self.delay)
         self.attempts += 1

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from tests.helpers.streams import Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from trio_upper.client.connect import connect
+from trio_upper.client.connect import Retries, open_connection
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.exchange import CLOSE_SECONDS, Trouble
 from trio_upper.measure.load import (
@@ -541,14 +541,18 @@ async def test_the_real_server_answers(secure: bool, nursery: trio.Nursery, tmp_
     log = structlog.wrap_logger(CapturingLogger(), processors=[])
     server = Server(ServerSettings(port=0, tls=theirs), log)
     [(host, port)] = await nursery.start(server.run)
-    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT_SECONDS, tls=ours)
+    target, settings = Target(host=host, port=port), ConnectSettings(tls=ours)
+
+    async def connect(retries: Retries) -> trio.abc.Stream:
+        return (await open_connection(target, settings, retries)).stream
+
     for pipeline, size in (
         (1, 32),
         (100, 32),
         (4, LARGEST_AT_ONCE_BYTES),
         (1, 4 * LARGEST_AT_ONCE_BYTES),
     ):
-        load = Load(dial, LoadSettings(clients=5, seconds=0.5, pipeline=pipeline, size=size))
+        load = Load(connect, LoadSettings(clients=5, seconds=0.5, pipeline=pipeline, size=size))
         with trio.fail_after(TIMEOUT_SECONDS):
             await load.run()
         assert not load.failures

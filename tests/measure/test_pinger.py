@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from tests.helpers.streams import AsClient, Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair
 
-from trio_upper.client.connect import connect
+from trio_upper.client.connect import Retries, open_connection
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.exchange import (
     CLOSE_SECONDS,
@@ -24,7 +24,14 @@ from trio_upper.measure.exchange import (
     Trouble,
     make_message,
 )
-from trio_upper.measure.pinger import INTERRUPTED_SECONDS, RETRY_SECONDS, Pinger, RoundTrip
+from trio_upper.measure.pinger import (
+    INTERRUPTED_SECONDS,
+    OVERDUE_SECONDS,
+    RETRY_SECONDS,
+    Overdue,
+    Pinger,
+    RoundTrip,
+)
 from trio_upper.measure.settings import LARGEST_AT_ONCE_BYTES, SMALLEST_BYTES, PingSettings
 from trio_upper.protocol import full_notice, idle_notice
 from trio_upper.server.conversation import Conversation
@@ -42,11 +49,15 @@ class World(Network):
         super().__init__(*peers)
         self.shown: list[RoundTrip] = []
         self.shown_at: list[float] = []
+        self.overdue: list[float] = []
 
-    async def show(self, round_trip: RoundTrip) -> None:
+    async def show(self, event: RoundTrip | Overdue) -> None:
         await trio.lowlevel.checkpoint()
-        self.shown.append(round_trip)
-        self.shown_at.append(trio.current_time())
+        if isinstance(event, Overdue):
+            self.overdue.append(event.seconds)
+        else:
+            self.shown.append(event)
+            self.shown_at.append(trio.current_time())
 
     async def ping(
         self,
@@ -55,12 +66,13 @@ class World(Network):
         interval: float = INTERVAL,
         size: int = 32,
         reply_timeout: float = REPLY_TIMEOUT,
+        wait: float = 0,
     ) -> Pinger:
         """Make `count` round trips; return who made them."""
         settings = PingSettings(
             count=count, interval=interval, size=size, reply_timeout=reply_timeout
         )
-        pinger = Pinger(self.connect, settings)
+        pinger = Pinger(self.connect, settings, wait=wait)
         await pinger.run(self.show)
         assert pinger.sent == len(self.shown) == count
         assert [each.sequence for each in self.shown] == list(range(1, count + 1))
@@ -384,13 +396,13 @@ async def test_words_before_a_reset_are_words(autojump_clock: MockClock) -> None
 async def test_what_show_raises_escapes_and_the_connection_is_closed() -> None:
     """A failing output is not a failure of the server."""
 
-    async def full(_: RoundTrip) -> None:
+    async def full(_: RoundTrip | Overdue) -> None:
         await trio.lowlevel.checkpoint()
         raise OSError("disk full")
 
     world = World(upper)
     pinger = Pinger(world.connect, PingSettings())
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="disk full")):
         await pinger.run(full)
     with pytest.raises(trio.ClosedResourceError):
         await world.streams[0].send_all(b"")
@@ -414,6 +426,123 @@ async def test_a_peer_that_does_not_close_delays_the_end_a_little(
     assert trio.current_time() == pytest.approx(CLOSE_SECONDS)
 
 
+# ------------------------------------------------------------------ a link that fails
+
+
+def slow(*delays: float) -> Peer:
+    """Return a right peer that takes the next of `delays` for each reply, and none after them."""
+    left = list(delays)
+
+    async def peer(stream: HalfCloseable) -> None:
+        async for message in stream:
+            await trio.sleep(left.pop(0) if left else 0)
+            await stream.send_all(bytes(message).decode().upper().encode())
+
+    return peer
+
+
+async def test_a_reply_is_reported_while_it_is_overdue(autojump_clock: MockClock) -> None:
+    """At once, and then each time that the wait has doubled; how long it lasted comes with it."""
+    world = World(slow(0, 9))
+    pinger = await world.ping(3)
+    assert world.overdue == pytest.approx([2, 4, 8])
+    assert [each.outage for each in world.shown] == pytest.approx([0, 9, 0])
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([9])
+
+
+async def test_a_reply_in_time_is_not_an_outage(autojump_clock: MockClock) -> None:
+    """However short before."""
+    world = World(slow(*[OVERDUE_SECONDS - 0.01] * 3))
+    pinger = await world.ping(3)
+    assert world.overdue == []
+    assert pinger.outages.durations(trio.current_time()) == []
+
+
+async def test_each_outage_is_reported_from_its_beginning(autojump_clock: MockClock) -> None:
+    """The intervals grow within one, not from one to the next."""
+    world = World(slow(5, 0, 3))
+    pinger = await world.ping(4)
+    assert world.overdue == pytest.approx([2, 4, 2])
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([5, 3])
+
+
+async def test_an_outage_lasts_over_several_round_trips(autojump_clock: MockClock) -> None:
+    """From the sending of the first message without a reply, however the later ones fail."""
+    world = World(deaf, REFUSED, REFUSED, upper)
+    pinger = await world.ping(4, reply_timeout=5)
+    assert world.troubles == [Trouble.SILENT, Trouble.UNCONNECTED, Trouble.UNCONNECTED, None]
+    assert world.overdue == pytest.approx([2, 4])
+    assert world.shown[-1].outage == pytest.approx(7)
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([7])
+
+
+async def test_what_fails_at_once_is_not_reported_as_overdue(autojump_clock: MockClock) -> None:
+    """Each has its own line, which says more; it is an outage all the same, which still lasts."""
+    world = World(REFUSED)
+    pinger = await world.ping(8)
+    assert world.overdue == []
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([7])
+
+
+async def test_silence_after_failures_is_reported_in_total(autojump_clock: MockClock) -> None:
+    """Not from its own beginning: for that long there was no reply."""
+    world = World(*[REFUSED] * 5, slow(4))
+    await world.ping(6)
+    assert world.overdue == pytest.approx([7])
+
+
+async def test_a_wrong_reply_ends_an_outage(autojump_clock: MockClock) -> None:
+    """The link is there."""
+    world = World(replying(lambda _: b"x\n", after=3), upper)
+    pinger = await world.ping(2)
+    assert world.shown[0].outage == pytest.approx(3)
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([3])
+
+
+async def test_an_outage_that_still_lasts_counts(autojump_clock: MockClock) -> None:
+    """Ctrl-C during one gives a summary with it; a short wait is not one."""
+    world = World(slow(0, 100))
+    pinger = Pinger(world.connect, PingSettings())
+    with trio.move_on_after(6.5):
+        await pinger.run(world.show)
+    assert pinger.give_up() is not None
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([5.5])
+
+
+async def test_after_the_end_no_outage_grows(autojump_clock: MockClock) -> None:
+    """A reply that was only just due was not missing."""
+    world = World(slow(0, 100))
+    pinger = Pinger(world.connect, PingSettings())
+    with trio.move_on_after(1.5):
+        await pinger.run(world.show)
+    assert pinger.give_up() is None
+    await trio.sleep(100)
+    assert pinger.outages.durations(trio.current_time()) == []
+
+
+async def test_jitter_is_the_mean_difference(autojump_clock: MockClock) -> None:
+    """From one right reply to the next; of fewer than two there is none."""
+    pinger = await World(slow(0.1, 0.4, 0.2)).ping(3)
+    assert pinger.jitter == pytest.approx((0.3 + 0.2) / 2)
+    assert math.isnan((await World(upper).ping()).jitter)
+
+
+async def test_a_first_connection_that_is_hung_up_is_waited_for(autojump_clock: MockClock) -> None:
+    """A proxy whose server is still starting; later, that is a failure."""
+
+    async def hang_up(_: HalfCloseable) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def once(stream: HalfCloseable) -> None:
+        message = bytes(await stream.receive_some())
+        await stream.send_all(message.decode().upper().encode())
+
+    world = World(hang_up, hang_up, once, upper)
+    await world.ping(3, wait=10)
+    assert world.troubles == [None, Trouble.BROKEN, None]
+    assert world.shown_at[0] == pytest.approx(0.1 + 0.2)
+
+
 # ------------------------------------------------------------------ the real server
 
 
@@ -428,10 +557,14 @@ async def test_the_real_server_answers(secure: bool, nursery: trio.Nursery, tmp_
     log = structlog.wrap_logger(CapturingLogger(), processors=[])
     server = Server(ServerSettings(port=0, tls=theirs), log)
     [(host, port)] = await nursery.start(server.run)
-    dial = partial(connect, Target(host=host, port=port), connect_timeout=TIMEOUT_SECONDS, tls=ours)
+    target, settings = Target(host=host, port=port), ConnectSettings(tls=ours)
+
+    async def connect(retries: Retries) -> trio.abc.Stream:
+        return (await open_connection(target, settings, retries)).stream
+
     for size in (SMALLEST_BYTES, 32, LARGEST_AT_ONCE_BYTES):
         world = World()
-        pinger = Pinger(dial, PingSettings(count=20, interval=0, size=size))
+        pinger = Pinger(connect, PingSettings(count=20, interval=0, size=size))
         with trio.fail_after(TIMEOUT_SECONDS):
             await pinger.run(world.show)
         assert world.troubles == [None] * 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.helpers.descriptor_ends import Descriptors, pipe, terminal
 
-from trio_upper.platform import linux
+from trio_upper.platform import UNLIMITED, linux
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
 
@@ -50,6 +50,40 @@ def test_usable_cores_without_cgroups(cgroups: Path, monkeypatch: pytest.MonkeyP
     """Then the affinity says it alone."""
     monkeypatch.setattr(linux, "OWN_CGROUP", cgroups / "missing")
     assert linux.usable_cores() == 8
+
+
+@pytest.mark.parametrize(
+    ("limits", "available"),
+    [
+        ({}, 3_000 * 1024),
+        ({"a/b": ("max", "5000")}, 3_000 * 1024),
+        ({"a/b": ("9000", "5000")}, 4_000),
+        ({"a": ("6000", "5000"), "a/b": ("9000", "5000")}, 1_000),
+    ],
+)
+def test_available_memory_is_what_every_limit_leaves(
+    cgroups: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, tuple[str, str]],
+    available: int,
+) -> None:
+    """That of the machine, of a cgroup, and of those above it."""
+    meminfo = cgroups / "meminfo"
+    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  3000 kB\nBuffers:  1 kB\n")
+    monkeypatch.setattr(linux, "MEMORY", meminfo)
+    for folder, (limit, current) in limits.items():
+        (cgroups / folder / "memory.max").write_text(limit + "\n")
+        (cgroups / folder / "memory.current").write_text(current + "\n")
+    assert linux.available_memory() == available
+
+
+def test_available_memory_is_unlimited_where_nothing_is_known(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sandbox without ``/proc``."""
+    monkeypatch.setattr(linux, "MEMORY", cgroups / "missing")
+    monkeypatch.setattr(linux, "OWN_CGROUP", cgroups / "missing")
+    assert linux.available_memory() == UNLIMITED
 
 
 def test_bytes_without_an_acknowledgement_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,16 +10,17 @@ from trio_upper.cli.progress import bar, open_status
 from trio_upper.cli.reasons import Reasons
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
-from trio_upper.client.connect import open_connection
+from trio_upper.client.connect import Retries, open_connection
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.histogram import draw, in_milliseconds
 from trio_upper.measure.load import Load
 from trio_upper.measure.settings import LoadSettings
-from trio_upper.platform import HUNG_UP, raise_descriptor_limit
+from trio_upper.platform import HUNG_UP, available_memory, raise_descriptor_limit
 from trio_upper.stdio.streams import Output, open_output
 
 MEGABYTE = 1_000_000
+GIGABYTE = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,15 @@ class Options(LoadSettings):
 
     connection: ConnectSettings = field(default_factory=ConnectSettings)
     as_json: bool = False
+
+    def __post_init__(self) -> None:
+        LoadSettings.__post_init__(self)
+        if self.memory_bytes > (available := available_memory()):
+            raise ValueError(
+                f"the messages in flight would take {self.memory_bytes / GIGABYTE:,.1f} GB of "
+                f"memory, and {available / GIGABYTE:,.1f} GB are available; "
+                "lower --clients, --pipeline or --size"
+            )
 
 
 def run(target: Target, options: Options) -> int:
@@ -40,10 +50,10 @@ def run(target: Target, options: Options) -> int:
 
 
 async def _run(target: Target, options: Options) -> Ending:
-    async def dial() -> trio.abc.Stream:
-        return (await open_connection(target, options.connection)).stream
+    async def connect(retries: Retries) -> trio.abc.Stream:
+        return (await open_connection(target, options.connection, retries)).stream
 
-    load = Load(dial, options)
+    load = Load(connect, options, wait=options.connection.wait)
     received = await until_signal(partial(_run_shown, load))
     if received == HUNG_UP:  # the terminal has gone, so nobody reads the report
         return received
@@ -104,15 +114,27 @@ def _lines(target: Target, load: Load, reasons: Reasons) -> list[str]:
 
 def _measured(load: Load) -> list[str]:
     if not load.latency.count:
-        return ["nothing was measured"]
+        return [f"nothing was measured: {_why_nothing(load)}"]
     times = "   ".join(f"{name} {time * 1e3:.3f}" for name, time in _times(load).items())
     return [
-        f"throughput  {load.rate:,.0f} messages/s   {_megabytes(load):,.3f} MB/s",
+        (
+            f"throughput  {load.rate:,.0f} messages/s   {_megabytes(load):,.3f} MB/s   "
+            f"{_megabytes(load) * 8:,.3f} Mbit/s"
+        ),
         f"latency     {times} ms",
         "",
         *draw(load.latency),
         "",
     ]
+
+
+def _why_nothing(load: Load) -> str:
+    settings = load.settings
+    if len(load.failures) == settings.clients:
+        return "every client failed"
+    if not load.started:
+        return f"it ended while only {load.ready:,} of {settings.clients:,} clients were ready"
+    return f"no reply came within {load.seconds:g} s; --seconds may be too short"
 
 
 def _megabytes(load: Load) -> float:
@@ -135,6 +157,7 @@ def _json(target: Target, load: Load, reasons: Reasons) -> str:
             "failed_clients": len(load.failures),
             "messages_per_s": round(load.rate, 1),
             "megabytes_per_s": round(_megabytes(load), 3),
+            "megabits_per_s": round(_megabytes(load) * 8, 3),
             **in_milliseconds(_times(load)),
             "reasons": reasons.counts,
         }

@@ -272,10 +272,12 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
 @click.option(
     "-s", "--size", type=int, default=PING.size, metavar="BYTES", help="Size of a message."
 )
+@click.option("-D", "--timestamps", is_flag=True, help="Put the local time before each line.")
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--jsonl", is_flag=True, help="One JSON object for each round trip, then a summary.")
 @connection_options
 def ping(host: str, port: str | None, **options: Any) -> int:
-    """Time round trips, one after the other; Ctrl-C gives the summary.
+    """Time round trips, one after the other; Ctrl-C gives the summary, Ctrl-\\ the one so far.
 
     \b
     python -m trio_upper ping 192.168.1.7              until Ctrl-C, one a second
@@ -286,7 +288,7 @@ def ping(host: str, port: str | None, **options: Any) -> int:
     """  # noqa: D301
     from trio_upper.cli import ping as command
 
-    return measure(command, host, port, options)
+    return measure(command, host, port, {"as_json_lines": options.pop("jsonl"), **options})
 
 
 @cli.command()

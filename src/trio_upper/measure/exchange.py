@@ -7,17 +7,22 @@ another message is found, and it holds a lower-case letter, so an echo is.
 
 import contextlib
 import enum
+import itertools
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 
-from trio_upper.client.failures import CannotConnect
+from trio_upper.client.connect import Retries
+from trio_upper.client.failures import CannotConnect, looks_like_tls
 from trio_upper.protocol import Uppercaser, read_notice
 
-Connect = Callable[[], Awaitable[trio.abc.Stream]]
-"""Returns a stream, which is the caller's to close; raises `CannotConnect`."""
+Connect = Callable[[Retries], Awaitable[trio.abc.Stream]]
+"""Tries to connect as long as the retries allow; the stream is the caller's to close.
+
+Raises `CannotConnect`.
+"""
 
 # A message begins with its number, in letters as digits: six of them differ for 300 million.
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -28,9 +33,12 @@ LABEL_DIGITS = 6
 ASCII_TEXT = " the quick brown fox jumps over the lazy dog,"
 OTHER_TEXT = " straße, καλημέρα, привет, 世界,"
 
-# How long to wait for the rest of a line of the peer's own words, and how much of it to keep.
+# How long to wait for the rest of a line of the peer's own words, and how much of it to receive.
 WORDS_SECONDS = 1.0
 WORDS_BYTES = 1024
+
+# A line that is wrong no further behind its start is shown from its start.
+NEAR_BYTES = 40
 
 # Closing may mean waiting for the peer (TLS).
 CLOSE_SECONDS = 1.0
@@ -52,16 +60,48 @@ class Failed(Exception):
     """A message has no right reply, and its connection is of no more use.
 
     `error` is what broke the connection, or the `CannotConnect`; else None. `words` is the line of
-    the notice or of what came instead of the reply, else empty.
+    the notice or of what came instead of the reply, else empty; `owed` is then what the reply is,
+    and `position` the number of its first wrong byte, from 1 on. Of a long line that is wrong far
+    behind its start, both begin at that byte.
     """
 
     def __init__(
-        self, trouble: Trouble, *, error: Exception | None = None, words: bytes = b""
+        self,
+        trouble: Trouble,
+        *,
+        error: Exception | None = None,
+        words: bytes = b"",
+        owed: bytes = b"",
+        position: int = 0,
     ) -> None:
         super().__init__(trouble.value)
         self.trouble = trouble
         self.error = error
         self.words = words
+        self.owed = owed
+        self.position = position
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether the server answered in TLS, which this side does not speak."""
+        return self.trouble is Trouble.WRONG and looks_like_tls(self.words)
+
+
+# What a proxy does whose server is still starting.
+HUNG_UP = {Trouble.CLOSED, Trouble.BROKEN}
+
+
+class Mismatch(NamedTuple):
+    """What was owed, and what came instead; both from the start of the message."""
+
+    owed: bytes
+    came: bytes
+
+    def position(self) -> int:
+        """Return the number of the first wrong byte, from 1 on."""
+        pairs = zip(self.owed, self.came, strict=False)
+        right = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        return sum(1 for _ in right) + 1
 
 
 def make_message(number: int, size: int, text: str = ASCII_TEXT) -> tuple[bytes, bytes]:
@@ -85,22 +125,12 @@ def _label(number: int) -> str:
     return label
 
 
-async def open_stream(connect: Connect) -> trio.abc.Stream:
+async def open_stream(connect: Connect, retries: Retries) -> trio.abc.Stream:
     """Connect, or raise `Failed`. The caller closes the stream."""
     try:
-        return await connect()
+        return await connect(retries)
     except CannotConnect as error:
         raise Failed(Trouble.UNCONNECTED, error=error) from error
-
-
-@asynccontextmanager
-async def connected(connect: Connect) -> AsyncIterator[trio.abc.Stream]:
-    """Connect, or raise `Failed`; close the stream at the end, for `CLOSE_SECONDS` at most."""
-    stream = await open_stream(connect)
-    try:
-        yield stream
-    finally:
-        await close(stream)
 
 
 async def close(stream: trio.abc.Stream) -> None:
@@ -109,35 +139,65 @@ async def close(stream: trio.abc.Stream) -> None:
         await stream.aclose()
 
 
+async def first_exchange(
+    connect: Connect, retries: Retries, message: bytes, reply: bytes, reply_timeout: float
+) -> tuple[trio.abc.Stream, float]:
+    """Connect and have an `exchange`; return the stream, which is the caller's, and the seconds.
+
+    A connection that ends before its first reply is made again as long as `retries` allow: so does
+    a proxy whose server is still starting.
+
+    Error handling: as `exchange`; the stream is then closed.
+    """
+    while True:
+        stream = await open_stream(connect, retries)
+        try:
+            return stream, await exchange(stream, message, reply, reply_timeout)
+        except BaseException as error:
+            await trio.aclose_forcefully(stream)
+            hung_up = isinstance(error, Failed) and error.trouble in HUNG_UP
+            if not hung_up or not await retries.pause():
+                raise
+
+
 async def exchange(
     stream: trio.abc.Stream, message: bytes, reply: bytes, reply_timeout: float
 ) -> float:
     """Send `message`, at most `LARGEST_AT_ONCE_BYTES`, and await `reply`; return the seconds.
 
-    `reply_timeout` is for all of it, in seconds; 0: no limit.
+    `reply_timeout` is how long nothing of the reply may come, in seconds; 0: no limit.
 
     Error handling: `Failed` for everything that goes wrong with the connection or the reply.
     """
     started = trio.current_time()
 
-    async def talk(scope: trio.CancelScope) -> bytes:
-        scope.deadline = started + (reply_timeout or math.inf)
+    async def talk(scope: trio.CancelScope) -> Mismatch | None:
+        def restart() -> None:
+            scope.deadline = trio.current_time() + (reply_timeout or math.inf)
+
+        restart()
         await stream.send_all(message)
-        return await receive_reply(stream, reply)
+        return await receive_reply(stream, reply, restart)
 
     await watched(stream, talk)
     return trio.current_time() - started
 
 
-async def receive_reply(stream: trio.abc.Stream, reply: bytes) -> bytes:
-    """Receive `reply`, in any pieces; return what came instead, or nothing if it was right."""
+async def receive_reply(
+    stream: trio.abc.Stream, reply: bytes, progress: Callable[[], object] = int
+) -> Mismatch | None:
+    """Receive `reply`, in any pieces; return what came instead, or None if it was right.
+
+    `progress` is called after each piece.
+    """
     missing = reply
     while missing:
         piece = await receive_piece(stream)
         if not missing.startswith(piece):
-            return reply[: len(reply) - len(missing)] + piece
+            return Mismatch(reply, reply[: len(reply) - len(missing)] + piece)
         missing = missing[len(piece) :]
-    return b""
+        progress()
+    return None
 
 
 async def receive_piece(stream: trio.abc.Stream) -> bytes | bytearray:
@@ -149,27 +209,28 @@ async def receive_piece(stream: trio.abc.Stream) -> bytes | bytearray:
 
 
 async def watched(
-    stream: trio.abc.Stream, talk: Callable[[trio.CancelScope], Awaitable[bytes]]
+    stream: trio.abc.Stream, talk: Callable[[trio.CancelScope], Awaitable[Mismatch | None]]
 ) -> None:
     """Await `talk`, which talks over `stream`, and raise `Failed` for whatever goes wrong in it.
 
     It is given the scope that it runs in and moves its deadline; when that passes, the server is
-    silent. It returns what came instead of a reply, or nothing if all was right.
+    silent. It returns what came instead of a reply, or None if all was right.
     """
-    words = b""
+    mismatch = None
     try:
         with trio.CancelScope() as scope:
-            words = await talk(scope)
+            mismatch = await talk(scope)
     except trio.BrokenResourceError as error:
         raise Failed(Trouble.BROKEN, error=error) from error
-    if words:
-        raise await _judge(stream, words)
+    if mismatch:
+        raise await _judge(stream, mismatch)
     if scope.cancelled_caught:
         raise Failed(Trouble.SILENT)
 
 
-async def _judge(stream: trio.abc.Stream, words: bytes) -> Failed:
-    """Return what to raise about `words` that are no reply, once their line has been received."""
+async def _judge(stream: trio.abc.Stream, mismatch: Mismatch) -> Failed:
+    """Return what to raise about `mismatch`, once the line that came has been received."""
+    words = mismatch.came
     with trio.move_on_after(WORDS_SECONDS), contextlib.suppress(trio.BrokenResourceError):
         while b"\n" not in words[1:] and len(words) < WORDS_BYTES:
             piece = await stream.receive_some()
@@ -177,4 +238,7 @@ async def _judge(stream: trio.abc.Stream, words: bytes) -> Failed:
                 break
             words += piece
     trouble = Trouble.WRONG if read_notice(words) is None else Trouble.NOTICE
-    return Failed(trouble, words=words[:WORDS_BYTES])
+    position = mismatch.position()
+    begin = position - 1 if position > NEAR_BYTES else 0
+    kept = slice(begin, begin + WORDS_BYTES)
+    return Failed(trouble, words=words[kept], owed=mismatch.owed[kept], position=position)

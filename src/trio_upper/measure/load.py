@@ -15,12 +15,14 @@ from itertools import cycle, islice
 
 import trio
 
+from trio_upper.client.connect import Retries
 from trio_upper.measure.exchange import (
     Connect,
     Failed,
+    Mismatch,
     Trouble,
-    connected,
-    exchange,
+    close,
+    first_exchange,
     make_message,
     receive_piece,
     receive_reply,
@@ -51,9 +53,10 @@ LATE_SECONDS = 0.5
 class Load:
     """One run. `run` it once; read it at any time."""
 
-    def __init__(self, connect: Connect, settings: LoadSettings) -> None:
+    def __init__(self, connect: Connect, settings: LoadSettings, *, wait: float = 0) -> None:
         self.settings = settings
         self._connect = connect
+        self._wait = wait  # how long each client may keep trying to connect
         self._messages = _make_messages(settings.size)
         self._connecting = trio.CapacityLimiter(CONNECTING_AT_ONCE)
         self._not_ready = set(range(settings.clients))
@@ -109,9 +112,8 @@ class Load:
         try:
             async with AsyncExitStack() as connection:
                 async with self._connecting:
-                    stream = await connection.enter_async_context(connected(self._connect))
-                    greeting = make_message(number, GREETING_BYTES)
-                    await exchange(stream, *greeting, self.settings.reply_timeout)
+                    stream = await self._connect_client(number)
+                    connection.push_async_callback(close, stream)
                 self._note_ready(number)
                 await self._start.wait()
                 try:
@@ -121,6 +123,13 @@ class Load:
         except Failed as failed:
             self.failures.append(failed)
             self._note_ready(number)  # the others do not wait for it
+
+    async def _connect_client(self, number: int) -> trio.abc.Stream:
+        greeting = make_message(number, GREETING_BYTES)
+        retries = Retries(self._wait)
+        timeout = self.settings.reply_timeout
+        stream, _ = await first_exchange(self._connect, retries, *greeting, timeout)
+        return stream
 
     def _note_ready(self, number: int) -> None:
         self._not_ready.discard(number)
@@ -140,19 +149,19 @@ class Load:
         stream: trio.abc.Stream,
         messages: Iterator[tuple[bytes, bytes]],
         scope: trio.CancelScope,
-    ) -> bytes:
+    ) -> Mismatch | None:
         timeout = _ReplyTimeout(scope, self.settings.reply_timeout)
         now = trio.current_time()
-        words = b""
-        while now < self.end and not words:
+        mismatch = None
+        while now < self.end and mismatch is None:
             message, reply = next(messages)
             timeout.restart(now)
             await stream.send_all(message)
-            words = await receive_reply(stream, reply)
+            mismatch = await receive_reply(stream, reply)
             begun, now = now, trio.current_time()
-            if now <= self.end and not words:
+            if now <= self.end and mismatch is None:
                 self.latency.record(now - begun)
-        return words
+        return mismatch
 
 
 class _ReplyTimeout:
@@ -184,16 +193,16 @@ class _Pipeline:
         self._received = 0  # bytes of the first reply owed
         self._answered = trio.Event()
         self._over = False
-        self._words = b""
+        self._mismatch: Mismatch | None = None
         self._error: Exception | None = None
 
-    async def run(self, scope: trio.CancelScope) -> bytes:
+    async def run(self, scope: trio.CancelScope) -> Mismatch | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send)
             nursery.start_soon(self._receive, scope, nursery.cancel_scope)
         if self._error:
             raise self._error
-        return self._words
+        return self._mismatch
 
     async def _send(self) -> None:
         """Keep the pipeline full; on a broken connection stop, for the receiver tells why.
@@ -222,25 +231,25 @@ class _Pipeline:
         timeout = _ReplyTimeout(scope, self._load.settings.reply_timeout)
         now = trio.current_time()
         try:
-            while (self._owed or not self._over) and not self._words:
+            while (self._owed or not self._over) and self._mismatch is None:
                 timeout.restart(now)
                 piece = await receive_piece(self._stream)
                 now = trio.current_time()
                 self._over = now >= self._load.end
-                self._words = self._settle(piece, now)
+                self._mismatch = self._settle(piece, now)
                 self._answered.set()
         except (trio.BrokenResourceError, Failed) as error:
             self._error = self._error or error
         siblings.cancel()
 
-    def _settle(self, piece: bytes | bytearray, now: float) -> bytes:
-        """Compare `piece` with what is owed; return what came instead, nothing if all is right."""
+    def _settle(self, piece: bytes | bytearray, now: float) -> Mismatch | None:
+        """Compare `piece` with what is owed; return what came instead, None if all is right."""
         begin = 0
         while begin < len(piece):
             reply, sent = self._owed[0] if self._owed else (b"", now)
             part = piece[begin : begin + len(reply) - self._received]
             if not part or not reply.startswith(part, self._received):
-                return reply[: self._received] + piece[begin:]
+                return Mismatch(reply, reply[: self._received] + piece[begin:])
             begin += len(part)
             self._received += len(part)
             if self._received == len(reply):
@@ -248,7 +257,7 @@ class _Pipeline:
                 self._received = 0
                 if now <= self._load.end:
                     self._load.latency.record(now - sent)
-        return b""
+        return None
 
 
 def _make_messages(size: int) -> list[tuple[bytes, bytes]]:

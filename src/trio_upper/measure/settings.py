@@ -16,6 +16,10 @@ LARGEST_AT_ONCE_BYTES = 64 * 1024
 LARGEST_BYTES = 16 * 1024 * 1024
 
 
+# What is kept of each message in flight beside its bytes: when it was sent, and what is owed.
+IN_FLIGHT_BYTES = 120
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PingSettings:
     """How to ping.
@@ -53,6 +57,11 @@ class LoadSettings:
     pipeline: int = 1
     reply_timeout: float = 30
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the messages in flight take, all clients together."""
+        return self.clients * self.pipeline * (self.size + IN_FLIGHT_BYTES)
+
     def __post_init__(self) -> None:
         if self.clients < 1:
             raise ValueError("--clients must be at least 1")
@@ -62,6 +71,27 @@ class LoadSettings:
         if self.seconds <= 0:
             raise ValueError("--seconds must be greater than 0")
         _check_reply_timeout(self.reply_timeout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """How to check: a bulk transfer for `seconds`, 0: none.
+
+    Each reply may keep this side waiting for `reply_timeout` seconds; 0: no limit. `ValueError` for
+    values that make no sense.
+    """
+
+    seconds: float = 2
+    reply_timeout: float = 3
+
+    def __post_init__(self) -> None:
+        if self.seconds < 0:
+            raise ValueError("--seconds must not be negative")
+        _check_reply_timeout(self.reply_timeout)
+
+
+# People wait for the verdict, so an address has less time than elsewhere.
+CHECK_CONNECT_SECONDS = 5
 
 
 def _check_size(size: int, largest: int) -> None:

@@ -22,6 +22,7 @@ from trio_upper.platform.portable import (
     SUMMARY_SIGNAL,
     UNLIMITED,
     EdgePoller,
+    available_memory,
     end_with,
     is_open_for,
     is_terminal,
@@ -70,6 +71,7 @@ else:
         from trio_upper.platform.linux import (
             EDGES,
             READABLE,
+            available_memory,
             open_edge_poller,
             reopen,
             unacknowledged_bytes,
@@ -93,6 +95,7 @@ __all__ = [
     "SUMMARY_SIGNAL",
     "UNLIMITED",
     "EdgePoller",
+    "available_memory",
     "end_with",
     "is_open_for",
     "is_terminal",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trio_upper.platform.portable import EdgePoller
+from trio_upper.platform.portable import UNLIMITED, EdgePoller
 
 assert sys.platform == "linux"  # for the type checker
 
@@ -23,6 +23,7 @@ TERMINAL_MASTER = 5, 2
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
+MEMORY = Path("/proc/meminfo")
 
 
 def usable_cores() -> int:
@@ -34,16 +35,38 @@ def usable_cores() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield the quotas of this process, in cores: a cgroup has those of all above it, too."""
+    """Yield the quotas of this process, in cores."""
+    for folder in _cgroups():
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            yield int(quota) / int(period)  # "max" is not a number
+
+
+def available_memory() -> int:
+    """Return what the kernel says is available, or less if a cgroup (v2) has less left."""
+    return min(_free_memory(), default=UNLIMITED)
+
+
+def _free_memory() -> Iterator[int]:
+    """Yield what is left of each limit, in bytes."""
+    with suppress(OSError):
+        for line in MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+    for folder in _cgroups():
+        with suppress(OSError, ValueError):
+            limit = int((folder / "memory.max").read_text())  # "max" is not a number
+            yield limit - int((folder / "memory.current").read_text())
+
+
+def _cgroups() -> Iterator[Path]:
+    """Yield the folder of this process's cgroup and those above it, whose limits hold, too."""
     try:
         lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
         return
     own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    for folder in (CGROUPS / own, *(CGROUPS / own).parents):
-        with suppress(OSError, ValueError):
-            quota, period = (folder / "cpu.max").read_text().split()
-            yield int(quota) / int(period)  # "max" is no number
+    yield from (CGROUPS / own, *(CGROUPS / own).parents)
 
 
 def unacknowledged_bytes(sock: socket.socket) -> int | None:

@@ -39,6 +39,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def available_memory() -> int:
+    """Return how many bytes of memory this process can still be given without swapping."""
+    return UNLIMITED
+
+
 def reuse_large_blocks(size: int) -> None:
     """Have the C library use freed blocks of up to `size` bytes again, from now on.
 
