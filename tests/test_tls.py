@@ -24,6 +24,7 @@ from trio_upper.tls import (
     alert_for,
     client_context,
     describe_handshake_failure,
+    parse_fingerprint,
     server_context,
     unsent_alert,
 )
@@ -366,6 +367,33 @@ def test_an_error_that_python_has_no_name_for() -> None:
     error = ssl.SSLError(1, "unknown error (0x0)")
     error.reason = ""
     assert "unknown error (0x0)" in describe_handshake_failure(error)
+
+
+HEX = "0a" * 31 + "ff"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"SHA256:{HEX}",
+        f" sha256:{HEX.upper()} ",
+        f"SHA256:{':'.join(['0A'] * 31)}:FF",
+        f"sha256={HEX}",
+        f"SHA-256:{HEX}",
+    ],
+)
+def test_fingerprints(text: str) -> None:
+    """As they are printed by whoever prints them: any case, colons between the bytes."""
+    assert parse_fingerprint(text) == f"SHA256:{HEX}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", HEX, f"SHA256:{HEX}00", f"SHA256:{HEX[2:]}", f"MD5:{HEX}", f"SHA256:{HEX[:-1]}g"]
+)
+def test_what_is_no_fingerprint(text: str) -> None:
+    """It is named, with what one looks like."""
+    with pytest.raises(ValueError, match="is not a valid fingerprint; give SHA256: and 64 hex"):
+        parse_fingerprint(text)
 
 
 class TestFiles:

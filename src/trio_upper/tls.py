@@ -1,7 +1,9 @@
 """TLS: the contexts of a client and of a server, and why a file or a handshake is no good."""
 
 import enum
+import hashlib
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import NoReturn, cast
@@ -42,6 +44,7 @@ class Reason(enum.Enum):
     UNTRUSTED = "the client's certificate is not accepted: unknown CA"
     EXPIRED = "the client's certificate is not accepted: {detail}"
     WRONG_NAME = "the client's certificate is for another name"
+    WRONG_FINGERPRINT = "the certificate has another fingerprint, {detail}"
     UNVERIFIED = "the client's certificate cannot be verified: {detail}"
     OTHER = "{detail}"
 
@@ -50,6 +53,7 @@ class Reason(enum.Enum):
 # that OpenSSL puts before them. The first one is that of `NoTLS`.
 _REASONS = {
     "NO_TLS": Reason.NOT_TLS,
+    "WRONG_FINGERPRINT": Reason.WRONG_FINGERPRINT,
     "WRONG_VERSION_NUMBER": Reason.NOT_TLS,
     "RECORD_LAYER_FAILURE": Reason.NOT_TLS,
     "PACKET_LENGTH_TOO_LONG": Reason.NOT_TLS,
@@ -85,6 +89,9 @@ _VERIFY_REASONS = {
 }
 
 
+_FINGERPRINT = re.compile("SHA-?256[:=](([0-9a-f]{2}:?){31}[0-9a-f]{2})", re.IGNORECASE)
+
+
 class BadCertificate(ValueError):
     """A file of certificates or keys cannot be used; `str()` of it is one line for a person."""
 
@@ -103,13 +110,24 @@ class NoTLS(ssl.SSLError):
     reason = "NO_TLS"
 
 
+class WrongFingerprint(ssl.SSLError):
+    """The server's certificate is not the one that was asked for."""
+
+    reason = "WRONG_FINGERPRINT"
+
+    def __init__(self, has: str, wanted: str) -> None:
+        super().__init__(f"it is {has}, not {wanted}")
+        self.both = f"it is {has}, not {wanted}"
+
+
 class _Object(ssl.SSLObject):
     """Hands out the alert of a handshake that fails, which `trio.SSLStream` leaves unsent.
 
     Without it no peer can tell why it was refused: it sees the connection end, and that is all.
 
     A client's knows a server without TLS by its first bytes. OpenSSL may take them for the head of
-    a record, and wait for the rest of it.
+    a record, and wait for the rest of it. It knows the one certificate that its context trusts by
+    its fingerprint, before a byte of the conversation is sent.
     """
 
     incoming: ssl.MemoryBIO
@@ -121,6 +139,7 @@ class _Object(ssl.SSLObject):
             if not self.server_side:
                 self._overhear()
             super().do_handshake()
+            self._check_fingerprint()
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as error:
@@ -132,6 +151,15 @@ class _Object(ssl.SSLObject):
             self._first_bytes += new
             if not _may_be_servers(self._first_bytes):
                 raise NoTLS
+
+    def _check_fingerprint(self) -> None:
+        wanted = cast("_Context", self.context).fingerprint
+        if wanted is None:
+            return
+        has = fingerprint(self.getpeercert(binary_form=True) or b"")
+        if has != wanted:
+            self.outgoing.read()  # what would finish the handshake
+            raise WrongFingerprint(has, wanted)
 
 
 def _may_be_servers(first_bytes: bytes) -> bool:
@@ -146,6 +174,7 @@ def _may_be_servers(first_bytes: bytes) -> bool:
 
 class _Context(ssl.SSLContext):
     sslobject_class = _Object
+    fingerprint: str | None = None
 
     def wrap_bio(
         self,
@@ -162,25 +191,33 @@ class _Context(ssl.SSLContext):
 
 
 def client_context(
-    *, ca: Path | None, insecure: bool, cert: Path | None, key: Path | None
+    *,
+    ca: Path | None = None,
+    insecure: bool = False,
+    trusted: str | None = None,
+    cert: Path | None = None,
+    key: Path | None = None,
 ) -> ssl.SSLContext:
     """Return the context of a client: TLS 1.2 and later, certificate and host name verified.
 
-    `ca` is a PEM file with the only CAs to trust; None: those of the system. `insecure` verifies
-    nothing at all. `cert` and `key` are the client's own, as PEM files; None for `cert`: it has
-    none; None for `key`: it is in the file of `cert`.
+    `ca` is a PEM file with the only CAs to trust; None: those of the system. `trusted` is the
+    `fingerprint` of the one certificate to trust, whatever its CA, names and dates. `insecure`
+    verifies nothing at all. `cert` and `key` are the client's own, as PEM files; None for `cert`:
+    it has none; None for `key`: it is in the file of `cert`.
 
     Error handling: `BadCertificate` for a file that cannot be used. Nobody is asked for a
     passphrase. What goes wrong in a handshake is as in `server_context`; see `unsent_alert`.
     """
     if key is not None and cert is None:
         raise BadCertificate(f"the key in {_named(key)} needs the certificate that it belongs to")
-    context = _trusting(ca)
-    context.__class__ = _Context  # the default cannot be made of another one
+    default = _trusting(ca)
+    default.__class__ = _Context  # which `create_default_context` does not make
+    context = cast("_Context", default)
     context.minimum_version = _OLDEST
-    if insecure:
+    if insecure or trusted:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    context.fingerprint = trusted
     if cert is not None:
         _load_pair(context, cert, key)
     return context
@@ -203,6 +240,30 @@ def server_context(*, cert: Path, key: Path | None, client_ca: Path | None) -> s
     if client_ca is not None:
         _demand_certificate(context, client_ca)
     return context
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Return the fingerprint of a certificate in DER form: its SHA-256, in hexadecimal digits."""
+    return f"SHA256:{hashlib.sha256(certificate).hexdigest()}"
+
+
+def parse_fingerprint(text: str) -> str:
+    """Return what a person wrote as `fingerprint` does: any case, colons between the digits.
+
+    Error handling: `ValueError`, with one clear sentence, for anything else.
+    """
+    found = _FINGERPRINT.fullmatch(text.strip())
+    if not found:
+        raise ValueError(
+            f"{text!r} is not a valid fingerprint; give SHA256: and 64 hexadecimal digits"
+        )
+    return f"SHA256:{found[1].replace(':', '').lower()}"
+
+
+def names_in(stream: trio.SSLStream[trio.SocketStream]) -> list[str]:
+    """Return the names and addresses that the server's verified certificate lists."""
+    certificate = stream.getpeercert() or {}
+    return [str(name) for _, name in certificate.get("subjectAltName", ())]
 
 
 def alert_for(error: BaseException) -> bytes:
@@ -236,6 +297,8 @@ def words_of(error: ssl.SSLError) -> str:
     """Return OpenSSL's own words for `error`, in one line."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
+    if isinstance(error, WrongFingerprint):
+        return error.both
     name = _name_of(error)
     return name.replace("_", " ").lower() if name else " ".join(str(error.strerror).split())
 

@@ -314,6 +314,111 @@ def test_without_input_a_terminal_is_not_missed(world: World, keyboard: Keyboard
     assert run(["hello"]) == 0
 
 
+# ------------------------------------------------------------------ to whom, and how fast
+
+
+def test_verbose_says_to_whom_and_how_fast(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error: the address, and the time of each reply that is a line."""
+
+    async def slow(stream: trio.abc.HalfCloseableStream) -> None:
+        async for data in stream:
+            await trio.sleep(0.25)
+            await stream.send_all(bytes(data).upper())
+
+    world.meets(slow)
+    assert run(["hello", "there"], Options(verbose=True)) == 0
+    out, err = capsys.readouterr()
+    assert world.output.written == b"HELLO\nTHERE\n"
+    first, *replies = err.splitlines()
+    assert first == f"trio-upper: {CONNECTED}"
+    assert [line.rpartition(" in ")[0] for line in replies] == [
+        "trio-upper: reply 1",
+        "trio-upper: reply 2",
+    ]
+    assert replies[0].endswith(" 250.000 ms")
+    assert out == ""
+
+
+def test_verbose_in_a_pipe(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line is a message there as well; a last one without its end has no time."""
+    world.input.put_data(b"one\ntwo\nthr")
+    world.input.put_eof()
+    assert run([], Options(verbose=True)) == 0
+    assert capsys.readouterr().err.count("trio-upper: reply ") == 2
+
+
+def test_verbose_says_to_whom_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failure does not say it again."""
+    world.meets(saying(b"NO\n"))
+    assert run(["hello"], Options(verbose=True)) == 1
+    assert capsys.readouterr().err.count(CONNECTED) == 1
+
+
+def test_quiet_says_what_failed_alone(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was asked for errors only."""
+    world.meets(saying(b"NO\n"))
+    assert run(["hello"], Options(quiet=True)) == 1
+    assert CONNECTED not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("messages", [["hello"], []])
+def test_a_host_that_was_not_given_is_said_to_be(
+    world: World, capsys: pytest.CaptureFixture[str], messages: list[str]
+) -> None:
+    """When nobody answers there: who forgot it would look for a server on another machine."""
+    world.meets(REFUSED)
+    assert client.run(TARGET, messages, Options(), host_given=False) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"trio-upper: {REFUSED}",
+        "trio-upper: no HOST was given, so it was example.lan",
+    ]
+
+
+# ------------------------------------------------------------------ a server that is starting
+
+
+async def hang_up(stream: trio.abc.HalfCloseableStream) -> None:
+    """Be a proxy whose server is not there."""
+    await stream.receive_some()
+
+
+WAITING = Options(connection=ConnectSettings(wait=60))
+
+
+def test_messages_wait_for_the_server_behind_a_proxy(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A connection that is closed before the first byte of a reply is tried again, with --wait."""
+    world.meets(hang_up, hang_up, upper)
+    assert run(["hello", "there"], WAITING) == 0
+    assert world.output.written == b"HELLO\nTHERE\n"
+    assert world.attempts == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_proxy_whose_server_never_comes(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """The wait is one for all tries, and the last one's end is what is said."""
+    world.meets(hang_up)
+    assert run(["hello"], WAITING) == 1
+    assert world.attempts > 10
+    assert Cause.CLOSED.hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [Options(), WAITING])
+def test_what_was_answered_or_read_is_not_sent_again(world: World, options: Options) -> None:
+    """Half a reply is the server's; standard input is gone when it has been read."""
+    world.meets(saying(b"HEL"))
+    assert run(["hello"], options) == 1
+    assert world.attempts == 1
+    world.meets(hang_up)
+    world.input.put_data(b"hello\n")
+    world.input.put_eof()
+    assert run([], options) == 1
+    assert world.attempts == 2
+
+
 # ------------------------------------------------------------------ what takes long
 
 

@@ -217,7 +217,7 @@ def test_ctrl_c_outside_of_trio_is_no_traceback() -> None:
         import signal
         from trio_upper.cli import main as cli
         from trio_upper.cli import client
-        client.run = lambda *_: signal.raise_signal(signal.SIGINT)
+        client.run = lambda *_, **__: signal.raise_signal(signal.SIGINT)
         cli.main(["client", "-m", "x"])
     """
     done = subprocess.run(
@@ -231,7 +231,7 @@ def test_ctrl_c_outside_of_trio_is_the_signal_itself(monkeypatch: pytest.MonkeyP
     """Click makes an error of its own out of it; the shell is to see SIGINT."""
     raised: list[int] = []
 
-    def interrupt(*_: object) -> int:
+    def interrupt(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
     def raise_signal(number: int) -> None:
@@ -529,6 +529,9 @@ def test_tls_options_without_a_certificate_are_a_usage_error(
 # ------------------------------------------------------------------ client
 
 
+FINGERPRINT = f"SHA256:{'0a' * 32}"
+
+
 def test_client_has_defaults(talking: Called) -> None:
     """In a pipe nothing is asked; the options are those of the command, no second set of them."""
     assert run("client") == CODE
@@ -538,7 +541,7 @@ def test_client_has_defaults(talking: Called) -> None:
 def test_client_takes_every_option(talking: Called) -> None:
     """Messages keep their order."""
     run(
-        *("client", "example.lan", "80", "-m", "one", "--message", "two", "-q"),
+        *("client", "example.lan", "80", "-m", "one", "--message", "two", "-q", "-v"),
         *("--connect-timeout", "1", "--reply-timeout", "0", "--wait", "2.5"),
     )
     assert talking.arguments == (
@@ -546,10 +549,63 @@ def test_client_takes_every_option(talking: Called) -> None:
         ("one", "two"),
         Options(
             quiet=True,
+            verbose=True,
             reply_timeout=0,
             connection=ConnectSettings(connect_timeout=1, wait=2.5),
         ),
     )
+
+
+def test_a_host_that_was_not_given_is_known(talking: Called) -> None:
+    """A failure says so; the port alone says nothing about the host."""
+    run("client", "-m", "x")
+    assert talking.options == {"host_given": False}
+    run("client", "127.0.0.1", "-m", "x")
+    assert talking.options == {"host_given": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["-4"], ConnectSettings(ip_version=4)),
+        (["--ipv6"], ConnectSettings(ip_version=6)),
+        (["--bind", "127.0.0.1"], ConnectSettings(bind="127.0.0.1")),
+        (["-6", "--bind", "::1"], ConnectSettings(ip_version=6, bind="::1")),
+    ],
+)
+def test_which_addresses_to_use(
+    talking: Called, arguments: list[str], settings: ConnectSettings
+) -> None:
+    """One IP version, and an address of this machine, as they are given."""
+    run("client", "-m", "x", *arguments)
+    assert talking.arguments[2] == Options(connection=settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-4", "-6"], "-4 and -6 exclude each other"),
+        (["--bind", "box"], "'box' is not a valid address to connect from"),
+        (["-4", "--bind", "::1"], "::1 is an IPv6 address"),
+        (["--tls-fingerprint", "abc"], "'abc' is not a valid fingerprint; give SHA256: and 64"),
+        (["--tls-fingerprint", FINGERPRINT, "--insecure"], "leave out --tls-ca and --insecure"),
+        (["--tls-fingerprint", FINGERPRINT, "--tls-ca", "x"], "leave out --tls-ca"),
+    ],
+)
+def test_what_contradicts_itself_is_a_usage_error(
+    talking: Called, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    """Nobody is connected to in a way that was not asked for."""
+    assert said in complaint(capsys, "client", "-m", "x", *arguments)
+    assert not talking.times
+
+
+def test_a_fingerprint_means_tls(talking: Called) -> None:
+    """It is trusted in place of CAs and names."""
+    run("client", "-m", "x", "--tls-fingerprint", FINGERPRINT)
+    context = talking.arguments[2].connection.tls
+    assert context.fingerprint == FINGERPRINT
+    assert context.verify_mode is ssl.CERT_NONE
 
 
 def test_client_takes_options_from_the_environment(

@@ -11,20 +11,27 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import trustme
 from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file
 
+from trio_upper.client.addresses import Address
 from trio_upper.client.connect import (
     LONGEST_PAUSE_SECONDS,
     STAGGER_SECONDS,
+    Connection,
+    Retries,
     connect,
+    open_connection,
 )
 from trio_upper.client.failures import CannotConnect, Cause, broken
+from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import Uppercaser
 from trio_upper.tls import (
     alert_for,
     client_context,
     describe_handshake_failure,
+    fingerprint,
     server_context,
 )
 
@@ -58,10 +65,10 @@ class FakeSocket(trio.socket.SocketType):
         await self.network.behaviour[host]()
 
     def getsockname(self) -> Any:
-        return self
+        return self.network
 
     def getpeername(self) -> Any:
-        return None
+        return self.network if self.network.meets_itself else None
 
     def close(self) -> None:
         self.closed = True
@@ -80,6 +87,8 @@ class FakeNetwork(trio.abc.HostnameResolver, trio.abc.SocketFactory):
         self.sockets: list[FakeSocket] = []
         self.began: dict[str, float] = {}
         self.born = trio.current_time()
+        self.meets_itself = False
+        self.full = False
         trio.socket.set_custom_hostname_resolver(self)
         trio.socket.set_custom_socket_factory(self)
 
@@ -96,6 +105,8 @@ class FakeNetwork(trio.abc.HostnameResolver, trio.abc.SocketFactory):
         raise NotImplementedError
 
     def socket(self, *_: Any) -> FakeSocket:
+        if self.full:
+            raise OSError(errno.EMFILE, "Too many open files")
         self.sockets.append(FakeSocket(self))
         return self.sockets[-1]
 
@@ -254,6 +265,98 @@ async def test_a_bug_is_no_failure_to_connect(autojump_clock: trio.abc.Clock) ->
     with pytest.RaisesGroup(ZeroDivisionError):
         await connect(BOX, connect_timeout=TIMEOUT)
     assert not network.open_sockets()
+
+
+async def test_a_socket_that_met_itself(autojump_clock: trio.abc.Clock) -> None:
+    """Whoever dials a free port of this machine may get that port for himself: nobody is there."""
+    network = FakeNetwork({"192.0.2.1": trio.lowlevel.checkpoint})
+    network.meets_itself = True
+    failure = await failure_of(BOX)
+    assert failure.cause is Cause.REFUSED
+    assert not network.open_sockets()
+
+
+async def test_too_many_open_files(autojump_clock: trio.abc.Clock) -> None:
+    """What this machine lacks is not the other one's fault."""
+    network = FakeNetwork({"192.0.2.1": trio.lowlevel.checkpoint})
+    network.full = True
+    failure = await failure_of(BOX)
+    assert failure.cause is Cause.TOO_MANY_FILES
+    assert "ulimit -n" in str(failure)
+
+
+# ------------------------------------------------------------------ to whom
+
+
+async def connected_to_box(**settings: Any) -> Connection:
+    return await open_connection(BOX, ConnectSettings(**settings))
+
+
+async def test_how_it_came_about(autojump_clock: trio.abc.Clock) -> None:
+    """The address, and the times of looking it up and of connecting."""
+    FakeNetwork({"192.0.2.1": after(0.0125)}, resolving=after(1))
+    connection = await connected_to_box()
+    assert (connection.target, connection.address) == (BOX, "192.0.2.1")
+    assert (connection.tls_version, connection.others) == (None, ())
+    assert connection.lookup_seconds == pytest.approx(1)
+    assert connection.seconds == pytest.approx(0.0125)
+    assert str(connection) == "connected to box (192.0.2.1) port 8746 in 12.5 ms"
+
+
+async def test_which_addresses_were_no_good(autojump_clock: trio.abc.Clock) -> None:
+    """Those that failed, and those that had their turn and did not answer."""
+    refused = OSError(errno.ECONNREFUSED, "?")
+    FakeNetwork(
+        {
+            "fd00::dead": NEVER,
+            "192.0.2.1": after(0, refused),
+            "fd00::2": after(STAGGER_SECONDS + 0.001),
+            "192.0.2.2": NEVER,
+        }
+    )
+    connection = await connected_to_box()
+    assert connection.address == "fd00::2"
+    assert str(connection).partition("; ")[2] == ("fd00::dead did not answer; 192.0.2.1: refused")
+
+
+async def test_an_address_without_a_name_is_said_once(autojump_clock: trio.abc.Clock) -> None:
+    """It is the host already."""
+    network = FakeNetwork({"192.0.2.1": trio.lowlevel.checkpoint})
+    connection = await open_connection(Target(host="192.0.2.1"), ConnectSettings())
+    assert str(connection) == "connected to 192.0.2.1 port 8746 in 0.0 ms"
+    assert network.open_sockets()
+
+
+@pytest.mark.parametrize(
+    ("ip_version", "tried_first"), [(4, "192.0.2.1"), (6, "fd00::1"), (None, "fd00::1")]
+)
+async def test_only_one_ip_version(
+    autojump_clock: trio.abc.Clock, ip_version: int | None, tried_first: str
+) -> None:
+    """The addresses of the other one are not tried."""
+    network = FakeNetwork({"fd00::1": after(0, REFUSED), "192.0.2.1": after(0, REFUSED)})
+    failure = await failure_of(BOX, ip_version=ip_version)
+    assert tried(failure)[0] == tried_first
+    assert len(network.began) == (1 if ip_version else 2)
+
+
+async def test_no_address_of_that_ip_version(autojump_clock: trio.abc.Clock) -> None:
+    """The host has others, and that is said."""
+    FakeNetwork({"192.0.2.1": NEVER})
+    failure = await failure_of(BOX, ip_version=6)
+    assert failure.cause is Cause.NO_SUCH_VERSION
+    assert "the host has no IPv6 address" in str(failure)
+
+
+async def test_retries_of_the_caller(autojump_clock: trio.abc.Clock) -> None:
+    """Who tries again itself has one wait for all, with pauses that grow on."""
+    FakeNetwork({"192.0.2.1": after(0, REFUSED)})
+    retries = Retries(1)
+    assert await retries.pause()
+    with pytest.raises(CannotConnect):
+        await open_connection(BOX, ConnectSettings(wait=50), retries)
+    assert trio.current_time() == pytest.approx(1)
+    assert not await retries.pause()
 
 
 # ------------------------------------------------------------------ trying again
@@ -419,6 +522,34 @@ async def test_names_that_no_name_server_is_asked_for(host: str) -> None:
     }
 
 
+async def test_from_an_address_of_this_machine(nursery: trio.Nursery) -> None:
+    """The one that was asked for; where there are several, a firewall may know only one."""
+    peers: list[str] = []
+
+    async def note(stream: trio.SocketStream) -> None:
+        await trio.lowlevel.checkpoint()
+        peers.append(stream.socket.getpeername()[0])
+        await stream.send_all(b"HI")
+
+    port = await listening(nursery, note)
+    stream = await connect(Target(host="127.0.0.1", port=port), bind="127.0.0.1")
+    async with stream:
+        assert await stream.receive_some() == b"HI"
+    assert peers == ["127.0.0.1"]
+
+
+async def test_from_an_address_that_this_machine_does_not_have() -> None:
+    """It is named as what is wrong, and the other side is not blamed."""
+    failure = await failure_of(Target(), bind="192.0.2.1")
+    assert failure.cause is Cause.BIND
+
+
+async def test_the_addresses_of_this_machine_are_known() -> None:
+    """By trying to bind to them, which nobody else can."""
+    assert Address(socket.AF_INET, ("127.0.0.1", 1)).is_own()
+    assert not Address(socket.AF_INET, ("192.0.2.1", 1)).is_own()
+
+
 # ------------------------------------------------------------------ TLS, for real
 
 
@@ -519,6 +650,81 @@ async def test_wrong_name(nursery: trio.Nursery, tmp_path: Path, host: str) -> N
     port = await listening(nursery, over_tls(server_for(tmp_path, "other.example")))
     failure = await tls_failure(port, trusting(tmp_path), host=host)
     assert failure.cause is Cause.TLS_WRONG_NAME
+
+
+async def test_wrong_name_lists_the_right_ones(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Those that the certificate is for, so that one of them can be used."""
+    names = ["one.example", "192.0.2.7", *(f"{number}.example" for number in range(9))]
+    port = await listening(nursery, over_tls(server_for(tmp_path, *names)))
+    context = trusting(tmp_path)
+    failure = await tls_failure(port, context)
+    assert "for another name: it lists one.example, 192.0.2.7, " in str(failure)
+    assert " and 6 more " in str(failure)
+    assert context.check_hostname
+
+
+@pytest.mark.parametrize("second", ["hangs up", "is not there"])
+async def test_wrong_name_of_which_no_more_can_be_seen(
+    nursery: trio.Nursery, tmp_path: Path, second: str
+) -> None:
+    """Without a second connection OpenSSL's own words have to do."""
+    context = server_for(tmp_path, "other.example")
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    served: list[trio.SocketStream] = []
+
+    async def serve_once(stream: trio.SocketStream) -> None:
+        served.append(stream)
+        if second == "is not there":
+            open_for_one.cancel()
+        if len(served) == 1:
+            await over_tls(context)(stream)
+
+    async def listen() -> None:
+        with open_for_one:
+            await trio.serve_listeners(serve_once, listeners, handler_nursery=nursery)
+
+    open_for_one = trio.CancelScope()
+    nursery.start_soon(listen)
+    port: int = listeners[0].socket.getsockname()[1]
+    failure = await tls_failure(port, trusting(tmp_path), host="127.0.0.1")
+    assert failure.cause is Cause.TLS_WRONG_NAME
+    assert "not valid for '127.0.0.1'" in str(failure)
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_the_one_certificate(nursery: trio.Nursery, tmp_path: Path, expired: bool) -> None:
+    """A certificate with the right fingerprint is trusted, whatever its CA, names and dates."""
+    leaf = issue("other.example", by="theirs", expired=expired)
+    context = server_context(cert=pair_file(tmp_path, leaf), key=None, client_ca=None)
+    port = await listening(nursery, over_tls(context))
+    connection = await open_connection(
+        Target(port=port), ConnectSettings(tls=client_context(trusted=fingerprint_of(leaf)))
+    )
+    assert connection.tls_version == "TLS 1.3"
+    assert connection.tls_seconds > 0
+    assert str(connection).endswith(" with TLS 1.3")
+    await connection.stream.send_all(b"hi")
+    assert await connection.stream.receive_some() == b"HI"
+    await trio.aclose_forcefully(connection.stream)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_another_certificate(
+    nursery: trio.Nursery, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """One with another fingerprint is not, even of a CA that is trusted; both are said."""
+    leaf, other = issue("localhost"), issue("other.example")
+    theirs = server_context(cert=pair_file(tmp_path, leaf), key=None, client_ca=None)
+    port = await listening(nursery, over_tls(theirs))
+    context = client_context(trusted=fingerprint_of(other))
+    context.maximum_version = version
+    failure = await tls_failure(port, context)
+    assert failure.cause is Cause.TLS_WRONG_FINGERPRINT
+    assert f"it is {fingerprint_of(leaf)}, not {fingerprint_of(other)}" in str(failure)
+
+
+def fingerprint_of(leaf: trustme.LeafCert) -> str:
+    return fingerprint(ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode()))
 
 
 async def test_expired(nursery: trio.Nursery, tmp_path: Path) -> None:

@@ -233,6 +233,12 @@ def leave_listeners_alone(*options: str) -> None:
     help="Send this message and show the reply; may be repeated.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but replies and errors.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="To whom it is connected, and the time of each reply, on standard error.",
+)
 @connection_options
 def client(host: str | None, port: str | None, message: tuple[str, ...], **options: Any) -> int:
     """Connect, send messages, show the replies.
@@ -252,7 +258,7 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
         target = parse_target(host, port)
     settings = command.Options(**connection_settings(**options))
     if message or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
-        return command.run(target, message, settings)
+        return command.run(target, message, settings, host_given=host is not None)
     from trio_upper.cli import dialogue
 
     return dialogue.run(host, port, settings)

@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trio_upper.cli.output import say
 from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
+
+if TYPE_CHECKING:
+    import ssl
 
 PEM = click.Path(path_type=Path)
 
@@ -75,12 +78,22 @@ def connection_options(command: Callable[..., int]) -> Callable[..., int]:
             default=CONNECT.wait,
             help="Keep trying to connect for this long, to a server that is still starting.",
         ),
+        click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 only."),
+        click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 only."),
+        click.option(
+            "--bind", metavar="ADDRESS", help="Connect from this address of this machine."
+        ),
         click.option("--tls", is_flag=True, help="Speak TLS; the options below imply it."),
         click.option(
             "--tls-ca", type=PEM, metavar="FILE", help="Trust the CAs in FILE, not the system's."
         ),
         click.option(
             "--insecure", is_flag=True, help="Verify nothing: anyone may be at the other end."
+        ),
+        click.option(
+            "--tls-fingerprint",
+            metavar="SHA256:HEX",
+            help="Trust the one certificate that has this fingerprint, and no other.",
         ),
         click.option("--tls-cert", type=PEM, metavar="FILE", help="Client certificate."),
         click.option(
@@ -94,26 +107,56 @@ def connection_options(command: Callable[..., int]) -> Callable[..., int]:
 
 def connection_settings(
     *,
+    connect_timeout: float,
+    wait: float,
+    ipv4: bool,
+    ipv6: bool,
+    bind: str | None,
     tls: bool,
     tls_ca: Path | None,
     insecure: bool,
+    tls_fingerprint: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
-    connect_timeout: float,
-    wait: float,
     **others: Any,
 ) -> dict[str, Any]:
     """Return `others`, and as `connection` what `connection_options` say of connecting."""
+    if ipv4 and ipv6:
+        raise click.UsageError("-4 and -6 exclude each other; without them both are used")
     context = None
-    if tls or tls_ca or insecure or tls_cert or tls_key:
-        from trio_upper.tls import client_context
+    if tls or tls_ca or insecure or tls_fingerprint or tls_cert or tls_key:
+        context = _tls(tls_ca, insecure, tls_fingerprint, tls_cert, tls_key)
+    with failing(click.UsageError):
+        connection = ConnectSettings(
+            connect_timeout=connect_timeout,
+            wait=wait,
+            tls=context,
+            ip_version=4 if ipv4 else 6 if ipv6 else None,
+            bind=bind,
+        )
+    return {"connection": connection, **others}
 
-        with failing():
-            context = client_context(ca=tls_ca, insecure=insecure, cert=tls_cert, key=tls_key)
+
+def _tls(
+    ca: Path | None,
+    insecure: bool,
+    fingerprint: str | None,
+    cert: Path | None,
+    key: Path | None,
+) -> "ssl.SSLContext":
+    from trio_upper.tls import client_context, parse_fingerprint
+
+    if fingerprint and (ca or insecure):
+        raise click.UsageError(
+            "--tls-fingerprint trusts one certificate; leave out --tls-ca and --insecure"
+        )
+    with failing(click.UsageError):
+        trusted = parse_fingerprint(fingerprint) if fingerprint else None
+    with failing():
+        context = client_context(ca=ca, insecure=insecure, trusted=trusted, cert=cert, key=key)
     if insecure:
         say("--insecure: no certificate is verified, anyone may be at the other end")
-    connection = ConnectSettings(connect_timeout=connect_timeout, wait=wait, tls=context)
-    return {"connection": connection, **others}
+    return context
 
 
 @contextmanager

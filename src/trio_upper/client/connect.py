@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -163,6 +163,7 @@ class _Try:
     def __init__(self, target: Target, settings: ConnectSettings) -> None:
         self._target = target
         self._settings = settings
+        self._addresses: list[Address] = []
         self._attempts: dict[str, Attempt] = {}
         self._lookup_error: Exception | None = None
         self._lookup_seconds = 0.0
@@ -172,7 +173,8 @@ class _Try:
 
     async def connect(self) -> Connection | None:
         """Return the connection, which is the caller's from now on, or None when all failed."""
-        await self._race(await self._resolve())
+        self._addresses = await self._resolve()
+        await self._race(self._addresses)
         if self._transport is None:
             return None
         began = trio.current_time()
@@ -266,12 +268,37 @@ class _Try:
             stream = trio.SSLStream(transport, tls, server_hostname=name, https_compatible=False)
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
-            self._attempts[self._address] = Attempt(
-                address=self._address, error=error, connected=True
-            )
             await _say_why(transport, error)
+            attempt = Attempt(address=self._address, error=error, connected=True)
+            if attempt.cause is Cause.TLS_WRONG_NAME:
+                attempt = replace(attempt, names=await self._certificate_names(tls, name))
+            self._attempts[self._address] = attempt
             return None, None
         return stream, str(stream.version()).replace("v", " ")
+
+    async def _certificate_names(self, tls: ssl.SSLContext, name: str) -> tuple[str, ...]:
+        """Return the names in the server's certificate; none if it cannot be seen.
+
+        OpenSSL shows no certificate that it has refused, so a second connection looks at it, which
+        verifies all but the name, and over which nothing is sent.
+        """
+        from trio_upper.tls import names_in
+
+        [address] = [one for one in self._addresses if str(one) == self._address]
+        try:
+            transport = await _open_transport(address, self._settings.bind)
+        except OSError:
+            return ()
+        async with transport:
+            tls.check_hostname = False  # which is for the one stream that is made here
+            try:
+                stream = trio.SSLStream(transport, tls, server_hostname=name)
+            finally:
+                tls.check_hostname = True
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.do_handshake()
+                return tuple(names_in(stream))
+        return ()
 
     def _note(
         self, address: Address, error: Exception, *, connected: bool = False, own: bool = False

@@ -39,8 +39,12 @@ class Cause(enum.Enum):
         "name the CA that signed it with --tls-ca, if this is the right server",
     )
     TLS_WRONG_NAME = (
-        "the server's TLS certificate is for another name",
+        "the server's TLS certificate is for another name: {detail}",
         "use a name that the certificate lists, if this is the right server",
+    )
+    TLS_WRONG_FINGERPRINT = (
+        "the server's TLS certificate has another fingerprint, {detail}",
+        "ask who runs the server; a new certificate has a new one",
     )
     TLS_EXPIRED = (
         "the server's TLS certificate has expired, or is not valid yet",
@@ -164,6 +168,9 @@ class Cause(enum.Enum):
 
 _ORDER = list(Cause)
 
+# How many names of a certificate are shown; some list hundreds.
+NAMES = 5
+
 # connect(2), socket(2), ip(7). IPv6 that is switched off shows as one of several of them.
 _ERRNO_CAUSES = {
     errno.ECONNREFUSED: Cause.REFUSED,
@@ -224,6 +231,7 @@ _TLS_CAUSES = {
     Reason.UNTRUSTED: Cause.TLS_UNTRUSTED,
     Reason.EXPIRED: Cause.TLS_EXPIRED,
     Reason.WRONG_NAME: Cause.TLS_WRONG_NAME,
+    Reason.WRONG_FINGERPRINT: Cause.TLS_WRONG_FINGERPRINT,
     Reason.UNVERIFIED: Cause.TLS_UNVERIFIED,
     Reason.OTHER: Cause.TLS_FAILED,
 }
@@ -254,19 +262,31 @@ class Attempt:
 
     `address` is numeric, with its scope if it is link-local. `error` is what it failed with, a
     `trio.TooSlowError` when time ran out first. `connected` means that TCP was there, so that the
-    error is the TLS handshake's. `own` means that the address is one of this machine.
+    error is the TLS handshake's. `own` means that the address is one of this machine. `names` are
+    those that the server's certificate lists, if it is for another one.
     """
 
     address: str
     error: Exception
     connected: bool = False
     own: bool = False
+    names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the address and what was wrong with it."""
         if self.unanswered:
             return f"{self.address} did not answer"
-        return f"{self.address}: {self.cause.words.format(detail=_own_words(_root(self.error)))}"
+        return f"{self.address}: {self.words}"
+
+    @property
+    def words(self) -> str:
+        """Its cause, with what the system says of it where that is not foreseen."""
+        detail = _own_words(_root(self.error))
+        if self.names and self.cause is Cause.TLS_WRONG_NAME:
+            shown = [name if name.isprintable() else ascii(name) for name in self.names]
+            more = f" and {len(shown) - NAMES} more" if len(shown) > NAMES else ""
+            detail = f"it lists {', '.join(shown[:NAMES])}{more}"
+        return self.cause.words.format(detail=detail)
 
     @property
     def unanswered(self) -> bool:
@@ -308,8 +328,7 @@ class CannotConnect(Exception):
         self.port = port
         self.attempts = attempts
         self.seconds = seconds
-        self.cause, error = _most_telling(host, attempts, lookup_error)
-        words = self.cause.words.format(detail=_own_words(error))
+        self.cause, words = _most_telling(host, attempts, lookup_error)
         addresses = _listed([attempt.address for attempt in attempts])
         super().__init__(
             f"cannot connect to {host} port {port}: {words} "
@@ -352,13 +371,14 @@ def looks_like_tls(first_bytes: bytes) -> bool:
 
 def _most_telling(
     host: str, attempts: tuple[Attempt, ...], lookup_error: Exception | None
-) -> tuple[Cause, BaseException]:
-    """Return the cause that comes first in the table, with the error that showed it."""
+) -> tuple[Cause, str]:
+    """Return the cause that comes first in the table, and its words."""
     if not attempts:
         error = lookup_error or trio.TooSlowError()
-        return _lookup_cause(host, error), error
-    failed = [(attempt.cause, _root(attempt.error)) for attempt in attempts]
-    return min(failed, key=lambda pair: _ORDER.index(pair[0]))
+        cause = _lookup_cause(host, error)
+        return cause, cause.words.format(detail=_own_words(error))
+    first = min(attempts, key=lambda attempt: _ORDER.index(attempt.cause))
+    return first.cause, first.words
 
 
 def _lookup_cause(host: str, error: Exception) -> Cause:
