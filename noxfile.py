@@ -125,8 +125,9 @@ def windows(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare with naive peers; needs nothing that is not here, names those that it skips."""
-    session.install(".")
+    """Compare with naive peers; those that are not here are skipped by name."""
+    session.install(".", "trustme")  # for the rows over TLS
+    session.install("uvloop; sys_platform != 'win32'", success_codes=[0, 1, 2])  # where it can be
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 

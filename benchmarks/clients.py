@@ -1,5 +1,6 @@
 """Whole programs timed from start to end: our client in pipe mode against nc, and a bare start."""
 
+import json
 import resource
 import shutil
 import subprocess
@@ -11,18 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from benchmarks.load import Sample
 from benchmarks.messages import PIECES
-from benchmarks.processes import Cores, child
+from benchmarks.processes import Cores, child, cpu_seconds, spent
 from benchmarks.rounds import Cell
 from benchmarks.servers import HOST, OURS, Failed, Running
 
-CLIENT_LIMIT_S = 300.0
-"""For the whole file there and back, at less than a hundredth of what is usual."""
+# For the whole file there and back, at less than a hundredth of what is usual.
+CLIENT_SECONDS = 300.0
 
-START_LIMIT_S = 30.0
-"""For an interpreter to start and end."""
+# For an interpreter to start and end.
+START_SECONDS = 30.0
 
 MEGABYTE = 1_000_000
+
+BENCH_CLIENTS = 100
 
 NC = "nc -N"
 HELP = "python -m trio_upper --help"
@@ -82,12 +86,31 @@ def through_pipe(server: Running, command: Sequence[str], source: Path, cores: C
     whole = [*command, HOST, str(server.port)]
     with source.open("rb") as file, target.open("w+b") as out:
         target.unlink()
-        taken = timed(whole, cores, CLIENT_LIMIT_S, file.fileno(), out.fileno())
+        taken = timed(whole, cores, CLIENT_SECONDS, file.fileno(), out.fileno())
         file.seek(0)
         out.seek(0)
         if not same_in_capitals(file, out):
             raise Failed("a wrong reply")
     return taken
+
+
+def measure_bench(server: Running, cores: Cores, seconds: float) -> Sample:
+    """Measure the load that our ``bench`` offers; the server must keep up with it."""
+    words = ["bench", HOST, str(server.port), "--clients", str(BENCH_CLIENTS)]
+    command = [sys.executable, "-m", "trio_upper", *words, "--seconds", str(seconds), "--json"]
+    before, cpu = children_cpu_seconds(), cpu_seconds(server.pid)
+    with child(command, cores, stdout=subprocess.PIPE) as process:
+        said, _ = process.communicate(timeout=CLIENT_SECONDS)
+    if process.returncode:
+        raise Failed(f"ended with {process.returncode}")
+    found = json.loads(said)
+    return Sample(
+        messages=found["messages"],
+        seconds=found["seconds"],
+        cpu=spent(cpu, cpu_seconds(server.pid)),
+        load_cpu=children_cpu_seconds() - before,
+        latency={},
+    )
 
 
 def nc_half_closes() -> bool:
@@ -96,7 +119,7 @@ def nc_half_closes() -> bool:
     if program is None:
         return False
     said = subprocess.run(
-        [program, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_LIMIT_S
+        [program, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=START_SECONDS
     )
     return b"-N" in said.stderr + said.stdout
 
@@ -124,6 +147,6 @@ def startup_cells(cores: Cores) -> dict[Cell, Callable[[], Timed]]:
         IMPORTS: [sys.executable, "-c", "import trio, click"],
     }
     return {
-        Cell(name, "start to end"): partial(timed, command, cores, START_LIMIT_S, nothing, nothing)
+        Cell(name, "start to end"): partial(timed, command, cores, START_SECONDS, nothing, nothing)
         for name, command in commands.items()
     }

@@ -4,13 +4,13 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 
+# Each power of two is cut into 2**6 buckets, so a percentile is right within 0.8 %.
 FINE_BITS = 6
-"""Each power of two is cut into 2**6 buckets, so a percentile is right within 0.8 %."""
 
+# How many samples fell into each bucket.
 FINE = 1 << FINE_BITS
 
 Histogram = Mapping[int, int]
-"""How many samples fell into each bucket."""
 
 
 def bucket(nanoseconds: int) -> int:

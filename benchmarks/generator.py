@@ -1,13 +1,14 @@
-"""The load generator where there is no C compiler: what ``generator.c`` does, in Python.
+"""The load generator over TLS, or where there is no C compiler: ``generator.c`` in Python.
 
-Raw sockets and epoll, so that nothing of what is being measured is used to measure it. The contract
-is told in ``load.py``.
+Raw sockets and epoll, so that nothing that is being measured also measures. The contract stands in
+``load.py``; with ``--tls`` in front of the other arguments it speaks TLS and verifies no name.
 """
 
 import json
 import select
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections import Counter
@@ -15,11 +16,13 @@ from pathlib import Path
 
 from benchmarks.figures import bucket
 
+# Large, so that reading costs less here than writing costs the server.
 READ_BYTES = 256 * 1024
-"""Large, so that reading costs us less than it costs the server to write."""
 
-NANOSECONDS = 1_000_000_000
-"""In a second."""
+NANOSECONDS_PER_SECOND = 1_000_000_000
+
+# What a socket, plain or TLS, raises where it would have to wait.
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Ring:
@@ -56,7 +59,10 @@ class Connection:
 
 
 class Load:
-    def __init__(self, requests: Ring, replies: Ring, in_flight: int) -> None:
+    def __init__(
+        self, requests: Ring, replies: Ring, in_flight: int, tls: ssl.SSLContext | None
+    ) -> None:
+        self.tls = tls
         self.requests = requests
         self.replies = replies
         self.in_flight = in_flight
@@ -67,9 +73,11 @@ class Load:
         self.poller = select.epoll()
 
     def open(self, port: int, first: int) -> None:
-        """One more connection, with one message there and back: the server has then accepted it."""
+        """Open one more connection and have one message answered: the server has accepted it."""
         connected = socket.create_connection(("127.0.0.1", port))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            connected = self.tls.wrap_socket(connected)
         connected.setblocking(False)
         connection = Connection(connected, first, self)
         self.connections[connected.fileno()] = connection
@@ -87,6 +95,14 @@ class Load:
                 sys.exit("a wrong reply")
             connection.received += len(part)
             rest = rest[len(part) :]
+
+    def receive_all(self, connection: Connection) -> None:
+        """Receive until there is nothing: what TLS has taken from the socket wakes nobody."""
+        try:
+            while True:
+                self.receive(connection)
+        except WOULD_BLOCK:
+            pass
 
     def receive(self, connection: Connection) -> None:
         data = connection.socket.recv(READ_BYTES)
@@ -121,7 +137,7 @@ class Load:
         before, now = connection.sent, time.monotonic_ns()
         try:
             connection.sent += connection.socket.send(self.requests.part(before, size))
-        except BlockingIOError:
+        except WOULD_BLOCK:
             return False
         self.begun += self.whole_messages(connection.sent) - self.whole_messages(before)
         size = self.requests.message
@@ -141,7 +157,7 @@ class Load:
         for descriptor, events in self.poller.poll():
             connection = self.connections[descriptor]
             if events & ~select.EPOLLOUT:
-                self.receive(connection)
+                self.receive_all(connection)
             self.refill(connection)
 
     def run(self, seconds: float) -> None:
@@ -155,13 +171,23 @@ class Load:
             self.sending = self.sending and time.monotonic() < end
 
 
+def unverified_tls() -> ssl.SSLContext:
+    """Return a context that trusts every server: that is not what is being measured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def main(arguments: list[str]) -> None:
+    tls = unverified_tls() if arguments[0] == "--tls" else None
+    arguments = arguments[tls is not None :]
     port, connections, in_flight = (int(argument) for argument in arguments[:3])
     warm_up, seconds = (float(argument) for argument in arguments[3:5])
     signal.alarm(int(arguments[5]))
     messages = int(arguments[6])
     requests, replies = (Ring(Path(path).read_bytes(), messages) for path in arguments[7:])
-    load = Load(requests, replies, in_flight)
+    load = Load(requests, replies, in_flight, tls)
     for number in range(connections):
         load.open(port, number % messages)
     load.run(warm_up)
@@ -173,7 +199,7 @@ def main(arguments: list[str]) -> None:
     load.run(seconds)
     result = {
         "messages": load.answered - answered,
-        "seconds": (time.monotonic_ns() - start) / NANOSECONDS,
+        "seconds": (time.monotonic_ns() - start) / NANOSECONDS_PER_SECOND,
         "cpu": time.process_time() - cpu,
         "latency": sorted(load.latency.items()),
     }

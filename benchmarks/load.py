@@ -24,7 +24,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.figures import Histogram, percentile
@@ -41,38 +41,43 @@ from benchmarks.processes import (
 )
 from benchmarks.servers import Failed, Running, build_c
 
+PYTHON_GENERATOR = (sys.executable, "-m", "benchmarks.generator")
+
+# Of the seconds to measure: enough for buffers and caches to have grown.
 WARM_UP_SHARE = 0.2
-"""Of the seconds to measure: enough for buffers and caches to have grown."""
 
-CONNECT_LIMIT_S = 60
-"""For thousands of connections at a server that starts a thread for each."""
+# For thousands of connections at a server that starts a thread for each.
+CONNECT_SECONDS = 60
 
-DRAIN_LIMIT_S = 30
-"""For the last replies, beyond the time to measure."""
+# For the last replies, beyond the time to measure.
+DRAIN_SECONDS = 30
 
+# Bulk connections beside the one whose latency is measured.
 NEIGHBOURS = 10
-"""Bulk connections beside the one whose latency is measured."""
 
-NEIGHBOURS_LONGER_S = 0.1
-"""So that the neighbours are busy to the end of what is measured beside them."""
+# So that the neighbours are busy to the end of what is measured beside them.
+NEIGHBOURS_LONGER_SECONDS = 0.1
 
+# The neighbours' generator gives way: the server is to be late, not what measures it.
 NEIGHBOURS_NICE = 19
-"""The neighbours' generator gives way: the server is to be late, not what measures it."""
 
-WARM_S = 0.1
-"""Of the same load, at a server that was just started."""
+# Of the same load, at a server that was just started.
+WARM_SECONDS = 0.1
 
+# Before idle memory is measured: what a server makes only once is made by then.
 WARM_CONNECTIONS = 10
-"""Before idle memory is measured: what a server makes only once is made by then."""
 
-LEAVE_LIMIT_S = 10.0
-"""For a server to notice that its clients have left."""
+# For a server to notice that its clients have left.
+LEAVE_SECONDS = 10.0
 
+# What a server may have open besides its connections.
 SPARE_DESCRIPTORS = 200
-"""What a server may have open besides its connections."""
 
-MICROSECONDS = 1e6
-"""In a second."""
+# Clients that connect at once, and how long all of them together have.
+NEWCOMERS = 500
+BURST_SECONDS = 20.0
+
+MICROSECONDS_PER_SECOND = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,7 @@ class Sample:
     @property
     def cpu_us(self) -> float:
         """The server's CPU time a message, in microseconds."""
-        return self.cpu / self.messages * MICROSECONDS if self.messages else math.nan
+        return self.cpu / self.messages * MICROSECONDS_PER_SECOND if self.messages else math.nan
 
     @property
     def rate(self) -> float:
@@ -161,9 +166,16 @@ def make_generator(folder: Path, cores: Cores, *, compiled: bool = True) -> Gene
         )
     return Generator(
         description="in Python, on epoll (no C compiler; it may be what is slow)",
-        command=(sys.executable, "-m", "benchmarks.generator"),
+        command=PYTHON_GENERATOR,
         folder=folder,
         cores=cores,
+    )
+
+
+def over_tls(generator: Generator) -> Generator:
+    """Return one that speaks TLS; it is slower, which the server's CPU time does not show."""
+    return replace(
+        generator, description="in Python, on epoll, over TLS", command=(*PYTHON_GENERATOR, "--tls")
     )
 
 
@@ -200,18 +212,28 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(server: Running, generator: Generator, work: Work, seconds: float) -> Iterator[Load]:
-    """Start the generator; it is ended on leaving, finished or not."""
+def load(
+    server: Running,
+    generator: Generator,
+    work: Work,
+    seconds: float,
+    *,
+    warm_up: float | None = None,
+) -> Iterator[Load]:
+    """Start the generator; it is ended on leaving, finished or not.
+
+    `warm_up` is in seconds; None: a share of `seconds`.
+    """
     most = min(server.most_connections, most_descriptors() - SPARE_DESCRIPTORS)
     if work.connections > most:
         raise Failed(f"not above {most} connections")
-    limit = CONNECT_LIMIT_S + DRAIN_LIMIT_S + math.ceil(seconds)
+    limit = CONNECT_SECONDS + DRAIN_SECONDS + math.ceil(seconds)
     requests, replies = work.messages.store(generator.folder)
     arguments = [
         server.port,
         work.connections,
         work.in_flight,
-        seconds * WARM_UP_SHARE,
+        seconds * WARM_UP_SHARE if warm_up is None else warm_up,
         seconds,
         limit,
     ]
@@ -240,13 +262,13 @@ def measure(server: Running, generator: Generator, work: Work, seconds: float) -
 
 def measure_warm(server: Running, generator: Generator, work: Work, seconds: float) -> Sample:
     """One round at a server that was just started: what it makes only once is made by then."""
-    measure(server, generator, work, WARM_S)
+    measure(server, generator, work, WARM_SECONDS)
     return measure(server, generator, work, seconds)
 
 
 def see_off(server: Running, descriptors: int) -> None:
-    """Wait until the server has as few descriptors as that: what it does then disturbs others."""
-    if not wait_until(lambda: open_descriptors(server.pid) <= descriptors, LEAVE_LIMIT_S):
+    """Wait until the server has no more than these: what it does until then disturbs others."""
+    if not wait_until(lambda: open_descriptors(server.pid) <= descriptors, LEAVE_SECONDS):
         raise Failed("the server keeps connections whose clients have left")
 
 
@@ -259,7 +281,7 @@ def measure_beside_bulk(server: Running, generator: Generator, seconds: float) -
 
     The CPU time is the server's for all of them.
     """
-    longer = seconds + NEIGHBOURS_LONGER_S
+    longer = seconds + NEIGHBOURS_LONGER_SECONDS
     descriptors = open_descriptors(server.pid)
     with load(server, generator, BULK_NEIGHBOURS, longer) as bulk:
         os.setpriority(os.PRIO_PROCESS, bulk.process.pid, NEIGHBOURS_NICE)
@@ -274,6 +296,24 @@ def measure_beside_bulk(server: Running, generator: Generator, seconds: float) -
         bulk.result()
     see_off(server, descriptors)
     return Sample(messages=messages, seconds=taken, cpu=cpu, load_cpu=load_cpu, latency=latency)
+
+
+def measure_burst(server: Running, generator: Generator, busy: int) -> float:
+    """Return the seconds until the last of `NEWCOMERS` has its reply, beside `busy` clients."""
+    work = Work(messages=LINES, connections=busy, in_flight=1)
+    descriptors = open_descriptors(server.pid)
+    command = [sys.executable, "-m", "benchmarks.burst"]
+    arguments = map(str, [server.port, NEWCOMERS, BURST_SECONDS])
+    pipe = subprocess.PIPE
+    with load(server, generator, work, BURST_SECONDS, warm_up=WARM_SECONDS) as at_work:
+        at_work.ready()
+        at_work.go()
+        with child([*command, *arguments], generator.cores, stdout=pipe, stderr=pipe) as burst:
+            said, why = burst.communicate()
+    if burst.returncode:
+        raise Failed(why.strip())
+    see_off(server, descriptors)
+    return float(said)
 
 
 def measure_idle(server: Running, generator: Generator, connections: int) -> IdleSample:

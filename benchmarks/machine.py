@@ -10,13 +10,13 @@ from pathlib import Path
 
 PACKAGES = ("trio-upper", "trio", "uvloop")
 
+# How each tells its version.
 TOOLS = {"cc": ["cc", "--version"], "go": ["go", "version"], "socat": ["socat", "-V"]}
-"""How each tells its version."""
 
+# For a tool to tell its version.
 VERSION = re.compile(r"\d+(\.\d+)+")
 
-TELL_LIMIT_S = 10.0
-"""For a tool to tell its version."""
+TELL_SECONDS = 10.0
 
 
 def processor() -> str:
@@ -40,7 +40,7 @@ def tool_version(name: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TELL_LIMIT_S,
+        timeout=TELL_SECONDS,
         check=False,
     )
     found = VERSION.search(said.stdout)

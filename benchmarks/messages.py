@@ -6,22 +6,22 @@ Numbered, so that a reply lost, doubled or in the wrong place is found, not only
 from dataclasses import dataclass
 from pathlib import Path
 
+# A short line, such as a person types.
 LINE_BYTES = 32
-"""A short line, such as a person types."""
 
+# A piece of bulk data: what most programs read from a file or a socket at once.
 PIECE_BYTES = 64 * 1024
-"""A piece of bulk data: what most programs read from a file or a socket at once."""
 
+# Small enough to stay in the processor's cache: the memory's speed is not being compared.
 MOST_RING_BYTES = 1 << 20
-"""Small enough to stay in the processor's cache: the memory's speed is not being compared."""
 
+# As many different short lines as are ever in flight on one connection, and some.
 MOST_RING_MESSAGES = 4096
-"""As many different short lines as are ever in flight on one connection, and some."""
 
 ASCII_WORDS = "the quick brown fox jumps over the lazy dog, "
 
+# One to three bytes a code point, and one letter that becomes two.
 OTHER_WORDS = "straße in köln, καλημέρα κόσμε, привет мир, 世界, "
-"""One to three bytes a code point, and one letter that becomes two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,34 +5,51 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.clients import Timed
 from benchmarks.figures import ratio, spread
-from benchmarks.load import IdleSample, Sample
+from benchmarks.load import NEIGHBOURS, NEWCOMERS, IdleSample, Sample
 from benchmarks.messages import LINE_BYTES, PIECE_BYTES
 from benchmarks.rounds import Grid
 from benchmarks.scenarios import (
     ALONE,
     BESIDE,
     BULK_IN_FLIGHT,
+    GENERATOR,
     ONE,
     ONE_WORKER,
     PIPELINED,
     Results,
 )
-from benchmarks.servers import YARDSTICK
-from benchmarks.targets import KIB, MIB, Target, best_peer, cpu_us, p99_us, rate, seconds
+from benchmarks.servers import PROTOCOL
+from benchmarks.targets import (
+    KIB,
+    MIB,
+    Target,
+    best_peer,
+    cpu_us,
+    megabytes_per_second,
+    p99_us,
+    rate,
+    seconds,
+)
 
 UNKNOWN = "-"
 
+SMALL = f"Small messages: {LINE_BYTES} bytes, one in flight on each connection"
+BULK = f"Bulk: {PIECE_BYTES // KIB} KiB pieces, {BULK_IN_FLIGHT} in flight on one connection"
+
 TITLES = {
-    "small": f"Small messages: {LINE_BYTES} bytes, ASCII, one in flight on each",
-    "small-text": f"Small messages: {LINE_BYTES} bytes, non-ASCII, one in flight on each",
-    "pipelined": f"Pipelined lines: {LINE_BYTES} bytes, ASCII, {PIPELINED} in flight",
-    "pipelined-text": f"Pipelined lines: {LINE_BYTES} bytes, non-ASCII, {PIPELINED} in flight",
-    "bulk": f"Bulk: {PIECE_BYTES // KIB} KiB pieces, ASCII, {BULK_IN_FLIGHT} in flight",
-    "bulk-text": f"Bulk: {PIECE_BYTES // KIB} KiB pieces, non-ASCII, {BULK_IN_FLIGHT} in flight",
-    "workers": "More than one process, which share all cores with the load",
-    "latency": "Latency of one connection, alone and beside 10 bulk connections",
-    "idle": "Memory for a client that says nothing",
+    "small": SMALL,
+    "small-text": f"{SMALL}, not ASCII",
+    "small-tls": f"{SMALL}, over TLS",
+    "pipelined": f"Pipelined lines: {LINE_BYTES} bytes, {PIPELINED} in flight on one connection",
+    "bulk": BULK,
+    "bulk-text": f"{BULK}, not ASCII",
+    "bulk-tls": f"{BULK}, over TLS",
+    "latency": f"One connection, alone and beside {NEIGHBOURS} bulk connections",
+    "accept": f"{NEWCOMERS} newcomers at once: seconds until all have their first reply",
+    "idle": "Memory of a client that says nothing",
+    "workers": "Two processes; they and the load share all cores",
     "pipe": "The client in pipe mode",
+    "bench": "The load that `bench` can offer",
     "startup": "Start",
 }
 
@@ -66,7 +83,7 @@ def heading(scenario: str) -> str:
     return f"## {TITLES[scenario]}"
 
 
-def not_measured(grid: Grid[Sample] | Grid[IdleSample] | Grid[Timed]) -> list[str]:
+def not_measured(grid: Grid[Sample] | Grid[IdleSample] | Grid[Timed] | Grid[float]) -> list[str]:
     """One line for all that has no figure, by server and reason."""
     columns: dict[tuple[str, str], list[str]] = {}
     for cell, reason in grid.failures.items():
@@ -96,7 +113,7 @@ def connections_table(
         row = [server]
         for column in grid.columns:
             value = grid.median(server, column, figure)
-            yardstick = grid.median(YARDSTICK, column, figure)
+            yardstick = grid.median(PROTOCOL, column, figure)
             row.append(with_ratio(value, yardstick) if ratios else number(value))
         rows.append(row)
     return table([title, *grid.columns], rows)
@@ -105,8 +122,8 @@ def connections_table(
 def small_section(scenario: str, grid: Grid[Sample]) -> list[str]:
     return [
         heading(scenario),
-        connections_table(grid, f"CPU µs a message (to {YARDSTICK})", cpu_us, ratios=True),
-        connections_table(grid, f"messages a second (to {YARDSTICK})", rate, ratios=True),
+        connections_table(grid, f"CPU µs a message (to {PROTOCOL})", cpu_us, ratios=True),
+        connections_table(grid, f"messages a second (to {PROTOCOL})", rate, ratios=True),
         connections_table(grid, "p50 µs", lambda s: s.latency_us(50), ratios=False),
         connections_table(grid, "p99 µs", p99_us, ratios=False),
         *noise(grid),
@@ -114,16 +131,17 @@ def small_section(scenario: str, grid: Grid[Sample]) -> list[str]:
     ]
 
 
-def pipelined_section(scenario: str, grid: Grid[Sample]) -> list[str]:
-    header = ["server", "CPU ns a line", f"to {YARDSTICK}", "lines a second", "p50 µs", "p99 µs"]
+def rate_section(scenario: str, grid: Grid[Sample], yardstick: str) -> list[str]:
+    """One column of load: CPU, rate and latency, a server in each row."""
+    [column] = grid.columns
+    header = ["", "CPU µs a message", f"to {yardstick}", "messages a second", "p50 µs", "p99 µs"]
+    figures = (cpu_us, rate, lambda s: s.latency_us(50), p99_us)
     rows = []
-    for server in grid.rows:
-        cpu, yardstick = (grid.median(row, ONE, cpu_us) for row in (server, YARDSTICK))
-        speed = grid.median(server, ONE, rate)
-        middle = grid.median(server, ONE, lambda s: s.latency_us(50))
-        last = grid.median(server, ONE, p99_us)
-        figures = [number(cpu * 1000), times(cpu, yardstick), *map(number, [speed, middle, last])]
-        rows.append([server, *figures])
+    for row in grid.rows:
+        cpu, *others = (grid.median(row, column, figure) for figure in figures)
+        ratio_text = times(cpu, grid.median(yardstick, column, cpu_us))
+        rows.append([row, number(cpu), ratio_text, *map(number, others)])
+    header[0] = column
     return [heading(scenario), table(header, rows), *noise(grid), *not_measured(grid)]
 
 
@@ -131,22 +149,24 @@ def bulk_section(scenario: str, grid: Grid[Sample]) -> list[str]:
     header = [
         "server",
         "CPU µs a piece",
-        f"to {YARDSTICK}",
+        f"to {PROTOCOL}",
         "to the best peer",
         "MB/s",
         "to the best peer",
         "p99 ms",
         "grown MiB",
     ]
-    best_cpu, best_rate = best_peer(grid, ONE, cpu_us, min), best_peer(grid, ONE, rate, max)
-    yardstick = grid.median(YARDSTICK, ONE, cpu_us)
+    best_cpu = grid.median(best_peer(grid, ONE, cpu_us, min), ONE, cpu_us)
+    best_rate = grid.median(best_peer(grid, ONE, rate, max), ONE, rate)
+    yardstick = grid.median(PROTOCOL, ONE, cpu_us)
     rows = []
     for server in grid.rows:
         cpu, speed = grid.median(server, ONE, cpu_us), grid.median(server, ONE, rate)
         last = grid.median(server, ONE, p99_us) / 1000
         grown = grid.highest(server, ONE, lambda s: s.grown / MIB)
         ratios = [times(cpu, yardstick), times(cpu, best_cpu)]
-        speeds = [number(speed * PIECE_BYTES / 1e6), times(speed, best_rate)]
+        megabytes = grid.median(server, ONE, megabytes_per_second)
+        speeds = [number(megabytes), times(speed, best_rate)]
         rows.append([server, number(cpu), *ratios, *speeds, number(last), number(grown)])
     return [heading(scenario), table(header, rows), *noise(grid), *not_measured(grid)]
 
@@ -175,7 +195,7 @@ def workers_section(scenario: str, grid: Grid[Sample]) -> list[str]:
     return [heading(scenario), table(header, rows), *noise(grid), *not_measured(grid)]
 
 
-def idle_section(scenario: str, grid: Grid[IdleSample]) -> list[str]:
+def idle_section(grid: Grid[IdleSample]) -> list[str]:
     header = ["KiB a client (held when all have left; as many once more)", *grid.columns]
     rows = []
     for server in grid.rows:
@@ -187,7 +207,7 @@ def idle_section(scenario: str, grid: Grid[IdleSample]) -> list[str]:
             more = f" ({number(kept)}; {number(again)})"
             row.append(UNKNOWN if math.isnan(each) else f"{number(each)}{more}")
         rows.append(row)
-    return [heading(scenario), table(header, rows), *not_measured(grid)]
+    return [heading("idle"), table(header, rows), *not_measured(grid)]
 
 
 def clients_section(scenario: str, grid: Grid[Timed]) -> list[str]:
@@ -204,34 +224,61 @@ def clients_section(scenario: str, grid: Grid[Timed]) -> list[str]:
     ]
 
 
-def targets_section(targets: Sequence[Target]) -> list[str]:
+def accept_section(grid: Grid[float]) -> list[str]:
     rows = [
-        [
-            target.what,
-            UNKNOWN if math.isnan(target.figure) else f"{number(target.figure)}{target.unit}",
-            target.limit_text,
-            target.verdict,
-        ]
-        for target in targets
+        [server, *(number(grid.median(server, column, float)) for column in grid.columns)]
+        for server in grid.rows
     ]
-    return ["## Targets", table(["trio-upper", "this run", "limit", ""], rows)]
+    return [heading("accept"), table(["", *grid.columns], rows), *not_measured(grid)]
+
+
+def targets_section(targets: Sequence[Target]) -> list[str]:
+    """Wins and losses both: a row says so where a peer is ahead."""
+    rows = []
+    for target in targets:
+        unit = f" {target.unit}" if target.unit else ""
+        ours, theirs = (
+            UNKNOWN if math.isnan(figure) else f"{number(figure)}{unit}"
+            for figure in (target.ours, target.theirs)
+        )
+        peer = f"{theirs} ({target.peer})" if target.peer else ""
+        compared = times(target.ours, target.theirs) if target.peer else ""
+        rows.append(
+            [
+                f"{target.number}. {target.what}",
+                ours,
+                peer,
+                compared,
+                target.limit_text,
+                target.verdict,
+            ]
+        )
+    header = ["target", "trio-upper", "beside", "ratio", "limit", ""]
+    return ["## Targets", table(header, rows)]
+
+
+def load_section(scenario: str, grid: Grid[Sample]) -> list[str]:
+    if scenario == "small":
+        return small_section(scenario, grid)
+    if scenario == "workers":
+        return workers_section(scenario, grid)
+    if scenario == "latency":
+        return latency_section(scenario, grid)
+    if scenario == "bench":
+        return rate_section(scenario, grid, GENERATOR)
+    if scenario.startswith("bulk"):
+        return bulk_section(scenario, grid)
+    return rate_section(scenario, grid, PROTOCOL)
 
 
 def sections(results: Results) -> list[str]:
     parts: list[str] = []
     for scenario, grid in results.load.items():
-        if scenario.startswith("small"):
-            parts += small_section(scenario, grid)
-        elif scenario.startswith("pipelined"):
-            parts += pipelined_section(scenario, grid)
-        elif scenario.startswith("bulk"):
-            parts += bulk_section(scenario, grid)
-        elif scenario == "workers":
-            parts += workers_section(scenario, grid)
-        else:
-            parts += latency_section(scenario, grid)
-    for scenario, idle in results.idle.items():
-        parts += idle_section(scenario, idle)
+        parts += load_section(scenario, grid)
+    if results.accept.cells:
+        parts += accept_section(results.accept)
+    if results.idle.cells:
+        parts += idle_section(results.idle)
     for scenario, clients in results.clients.items():
         parts += clients_section(scenario, clients)
     return parts

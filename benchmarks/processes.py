@@ -11,31 +11,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+# Where children start, so that ``python -m benchmarks.…`` finds this package.
 ROOT = Path(__file__).resolve().parent.parent
-"""Where children start, so that ``python -m benchmarks.…`` finds this package."""
 
-END_LIMIT_S = 5.0
-"""For a child to end after SIGTERM; none has clients by then, so none has a reason to take long."""
+# For a child to end after SIGTERM; none has clients by then, so none has a reason to take long.
+END_SECONDS = 5.0
 
-POLL_S = 0.005
-"""Between two looks at a condition that nothing announces."""
+# Between two looks at a condition that nothing announces.
+POLL_SECONDS = 0.005
 
+# More than any scenario needs; there are programs that walk through all that are allowed.
 MOST_DESCRIPTORS = 65536
-"""More than any scenario needs; there are programs that walk through all that are allowed."""
 
+# What /proc says of a process that has ended, or waits for its parent to take notice.
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""What /proc says of a process that has ended, or waits for its parent to take notice."""
 
+# Of /proc/PID/stat, counted behind the command in parentheses; proc(5).
 STATE_FIELD, SESSION_FIELD = 0, 3
-"""Of /proc/PID/stat, counted behind the command in parentheses; proc(5)."""
 
+# The state of a process that has ended, and that nobody has waited for.
 ZOMBIE = "Z"
-"""The state of a process that has ended, and that nobody has waited for."""
 
+# The processor cores a child may use; empty leaves it to the system.
 LIBC = ctypes.CDLL(None)
 
 Cores = frozenset[int]
-"""The processor cores a child may use; empty leaves it to the system."""
 
 
 def choose_cores() -> tuple[Cores, Cores]:
@@ -86,7 +86,7 @@ def end(process: subprocess.Popen[str]) -> None:
     try:
         signal_session(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(END_LIMIT_S)
+            process.wait(END_SECONDS)
     finally:
         signal_session(process.pid, signal.SIGKILL)
         process.wait()
@@ -173,5 +173,5 @@ def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
     """Whether the condition came to hold within `limit_s`."""
     end_at = time.monotonic() + limit_s
     while not (holds := condition()) and time.monotonic() < end_at:
-        time.sleep(POLL_S)
+        time.sleep(POLL_SECONDS)
     return holds

@@ -14,12 +14,12 @@ from benchmarks.servers import Failed, Running, Server, running
 S = TypeVar("S")
 T = TypeVar("T")
 
+# Reports progress to whoever watches.
 Say = Callable[[str], None]
-"""Told what is being done, for who is watching."""
 
 
 class Cell(NamedTuple):
-    """A place in a table: who was measured (a row), and under what load (a column)."""
+    """A cell of a table: who was measured (a row), and under what load (a column)."""
 
     row: str
     column: str
@@ -59,9 +59,9 @@ class Grid(Generic[S]):
 
 
 def interleave(cells: Mapping[Cell, Callable[[], S]], rounds: int, say: Say) -> Grid[S]:
-    """Measure every cell once a round.
+    """Measure every cell once in each round.
 
-    A cell that fails is told of and left out of later rounds; the others go on.
+    A cell that fails is reported, and left out of later rounds; the others go on.
     """
     grid: Grid[S] = Grid(tuple(cells))
     for number in range(rounds):
@@ -78,7 +78,7 @@ def interleave(cells: Mapping[Cell, Callable[[], S]], rounds: int, say: Say) -> 
 
 
 def reason_of(error: Failed | OSError) -> str:
-    """For the page: without the paths that an OSError names."""
+    """Return it for the page: without the paths that an OSError names."""
     return error.reason if isinstance(error, Failed) else os.strerror(error.errno or 0)
 
 
@@ -88,14 +88,13 @@ class Fleet(contextlib.ExitStack):
     They run side by side; those that are not being measured are idle. Leaving ends them all.
     """
 
-    def __init__(self, cores: Cores, *, text: bool = False) -> None:
+    def __init__(self, cores: Cores) -> None:
         super().__init__()
         self._cores = cores
-        self._text = text
         self._running: dict[str, tuple[contextlib.ExitStack, Running]] = {}
 
     def measure(self, server: Server, figure: Callable[[Running], T]) -> T:
-        """What `figure` says of the running server, which is ended if that fails."""
+        """Return what `figure` says of the running server, which is ended if that fails."""
         try:
             return figure(self._get(server))
         except BaseException:
@@ -103,7 +102,7 @@ class Fleet(contextlib.ExitStack):
             raise
 
     def measure_fresh(self, server: Server, figure: Callable[[Running], T]) -> T:
-        """The same, of a server that has had no client yet."""
+        """Do the same with a server that has had no client yet."""
         self.drop(server)
         return self.measure(server, figure)
 
@@ -116,6 +115,6 @@ class Fleet(contextlib.ExitStack):
     def _get(self, server: Server) -> Running:
         if server.name not in self._running:
             stack = self.enter_context(contextlib.ExitStack())
-            started = stack.enter_context(running(server, self._cores, text=self._text))
+            started = stack.enter_context(running(server, self._cores))
             self._running[server.name] = stack, started
         return self._running[server.name][1]

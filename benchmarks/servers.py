@@ -1,6 +1,7 @@
 """The servers that are compared: how each is started, and why one cannot run here."""
 
 import contextlib
+import importlib
 import importlib.util
 import shutil
 import socket
@@ -8,39 +9,37 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.processes import ROOT, Cores, child, wait_until
 
 HOST = "127.0.0.1"
 OURS = "trio-upper"
-YARDSTICK = "asyncio-streams"
-"""The peer that ratios are taken to: what most people would write first."""
+# What most people would write first, and what somebody writes who wants speed.
+STREAMS, PROTOCOL, UVLOOP = "asyncio-streams", "asyncio-protocol", "uvloop-protocol"
+C_EPOLL = "c-epoll"
 
-START_LIMIT_S = 15.0
-"""For a server to accept; an interpreter on a busy core takes a second or two."""
+# For a server to accept connections; an interpreter on a busy core takes a second or two.
+START_SECONDS = 15.0
 
-BUILD_LIMIT_S = 120.0
-"""For a compiler; Go builds its standard library the first time."""
+# For a compiler; Go builds its standard library the first time.
+BUILD_SECONDS = 120.0
 
-PROCESS_A_CLIENT_CONNECTIONS = 10
-"""Most for a server that starts two processes a client; more would measure fork()."""
+# The most for a server that starts a thread for each client; more would freeze the machine.
+THREAD_CONNECTIONS = 1000
 
-THREAD_CONNECTIONS = 5000
-"""Most for a server that starts a thread a client; with more, the whole machine stands still."""
-
+# No limit of the server's own.
 MANY_CONNECTIONS = 1_000_000
-"""No limit of the server's own."""
 
+# Of a failed server's last words: a line or two.
 QUOTED_BYTES = 300
-"""Of a failed server's last words: a line or two."""
 
 PEERS = Path(__file__).parent / "peers"
 
 
 class Failed(Exception):
-    """Something could not be measured: `reason` for the page, `detail` for who is watching."""
+    """Something could not be measured: `reason` goes to the page, `detail` to the terminal too."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -49,20 +48,32 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One way to serve. `missing` says why it cannot be run here; empty when it can."""
+    """One way to serve.
+
+    It is run as `command`, its port, and `options`. `text_options` make it upper-case UTF-8 text;
+    None if it knows ASCII only. `missing` says why it cannot be run here; empty when it can.
+    """
 
     name: str
     command: tuple[str, ...]
-    """Its port comes behind."""
+    options: tuple[str, ...] = ()
     text_options: tuple[str, ...] | None = None
-    """What makes it upper-case UTF-8 text; None if it knows ASCII only."""
+    speaks_tls: bool = False
     most_connections: int = MANY_CONNECTIONS
     missing: str = ""
+
+    def on_text(self) -> "Server":
+        """Return it as it upper-cases UTF-8 text."""
+        return replace(self, options=self.text_options or ())
+
+    def on_tls(self, cert: Path) -> "Server":
+        """Return it as it speaks TLS with the key and the certificate in the file `cert`."""
+        return replace(self, options=("--tls-cert", str(cert)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """A server that accepts on `port`; `pid` leads its session."""
+    """A server that accepts connections on `port`; `pid` leads its session."""
 
     pid: int
     port: int
@@ -70,7 +81,7 @@ class Running:
 
 
 def lacking(module: str) -> str:
-    """Why a Python module cannot be used; empty when it can."""
+    """Return why a Python module cannot be used; empty when it can."""
     try:
         found = importlib.util.find_spec(module)
     except ModuleNotFoundError:
@@ -89,13 +100,14 @@ def python_peer(
         name=name,
         command=(sys.executable, "-m", f"benchmarks.peers.{module}", *options),
         text_options=("--text",),
+        speaks_tls=module.startswith("asyncio"),
         most_connections=most_connections,
         missing=missing,
     )
 
 
 def build(compiler: str, *arguments: str) -> str:
-    """Run a compiler; why it could not, or nothing."""
+    """Run a compiler; return why it could not, or nothing."""
     program = shutil.which(compiler)
     if program is None:
         return f"{compiler} is not installed"
@@ -104,7 +116,7 @@ def build(compiler: str, *arguments: str) -> str:
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        timeout=BUILD_LIMIT_S,
+        timeout=BUILD_SECONDS,
         check=False,
     )
     return f"{compiler} failed" if done.returncode else ""
@@ -117,7 +129,7 @@ def build_c(source: Path, target: Path) -> str:
 def c_peer(folder: Path) -> Server:
     program = folder / "epoll"
     missing = build_c(PEERS / "epoll.c", program)
-    return Server(name="c-epoll", command=(str(program),), missing=missing)
+    return Server(name=C_EPOLL, command=(str(program),), missing=missing)
 
 
 def go_peer(folder: Path) -> Server:
@@ -126,40 +138,41 @@ def go_peer(folder: Path) -> Server:
     return Server(name="go-goroutines", command=(str(program),), missing=missing)
 
 
-def socat_peer() -> Server:
-    """socat and tr, two processes a client. stdbuf: tr alone keeps short replies in its buffer."""
-    needed = [tool for tool in ("socat", "tr", "stdbuf") if shutil.which(tool) is None]
-    script = 'exec socat "TCP-LISTEN:$1,bind=127.0.0.1,reuseaddr,fork" "EXEC:stdbuf -o0 tr a-z A-Z"'
-    return Server(
-        name="socat-tr",
-        command=("/bin/sh", "-c", script, "socat"),
-        most_connections=PROCESS_A_CLIENT_CONNECTIONS,
-        missing=f"{needed[0]} is not installed" if needed else "",
-    )
-
-
 def all_servers(folder: Path) -> list[Server]:
-    """Every server, ours first; those that need a compiler are built into `folder`."""
+    """Return every server, ours first; those that need a compiler are built into `folder`."""
     ours = (sys.executable, "-m", "trio_upper", "serve", "--port")
-    uvloop = lacking("uvloop")
+    threads = "socketserver_threads"
     return [
-        Server(name=OURS, command=ours, text_options=(), missing=lacking("trio_upper.__main__")),
-        python_peer(YARDSTICK, "asyncio_streams"),
-        python_peer("asyncio-protocol", "asyncio_protocol"),
-        python_peer("uvloop-streams", "asyncio_streams", "--uvloop", missing=uvloop),
-        python_peer("uvloop-protocol", "asyncio_protocol", "--uvloop", missing=uvloop),
-        python_peer(
-            "socketserver-threads", "socketserver_threads", most_connections=THREAD_CONNECTIONS
+        Server(
+            name=OURS,
+            command=ours,
+            text_options=(),
+            speaks_tls=True,
+            missing=lacking("trio_upper.__main__"),
         ),
+        python_peer(STREAMS, "asyncio_streams"),
+        python_peer(PROTOCOL, "asyncio_protocol"),
+        python_peer(UVLOOP, "asyncio_protocol", "--uvloop", missing=lacking("uvloop")),
+        python_peer("socketserver-threads", threads, most_connections=THREAD_CONNECTIONS),
         python_peer("trio-tutorial", "trio_tutorial", missing=lacking("trio")),
         c_peer(folder),
         go_peer(folder),
-        socat_peer(),
     ]
 
 
+def tls_identity(folder: Path) -> Path | None:
+    """Return a PEM file with a key and a certificate for `HOST`; None without trustme."""
+    if lacking("trustme"):
+        return None
+    path = folder / "identity.pem"
+    if not path.exists():
+        trustme = importlib.import_module("trustme")
+        path.write_bytes(trustme.CA().issue_cert(HOST).private_key_and_cert_chain_pem.bytes())
+    return path
+
+
 def free_port() -> int:
-    """A port that nobody had a moment ago; whoever takes it before the server makes that fail."""
+    """Return a port that was free; if another program takes it first, the server fails."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -167,22 +180,25 @@ def free_port() -> int:
 
 def accepts(port: int) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=START_LIMIT_S).close()
+        socket.create_connection((HOST, port), timeout=START_SECONDS).close()
     except ConnectionRefusedError:
         return False
     return True
 
 
 @contextlib.contextmanager
-def running(server: Server, cores: Cores, *, text: bool) -> Iterator[Running]:
-    """The server, accepting; ended on leaving. Raises Failed with its last words."""
+def running(server: Server, cores: Cores) -> Iterator[Running]:
+    """Run the server while the block runs; it accepts connections.
+
+    Error handling: raises `Failed`, with the server's last words, if it does not start.
+    """
     port = free_port()
-    options = (server.text_options or ()) if text else ()
+    command = [*server.command, str(port), *server.options]
     with (
         tempfile.TemporaryFile() as words,
-        child([*server.command, str(port), *options], cores, stderr=words.fileno()) as process,
+        child(command, cores, stderr=words.fileno()) as process,
     ):
-        settled = wait_until(lambda: process.poll() is not None or accepts(port), START_LIMIT_S)
+        settled = wait_until(lambda: process.poll() is not None or accepts(port), START_SECONDS)
         if not settled or process.poll() is not None:
             words.seek(0)
             said = words.read()[-QUOTED_BYTES:].decode(errors="replace")

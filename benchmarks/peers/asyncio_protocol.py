@@ -6,8 +6,14 @@ As there, nothing holds back a client that sends faster than it reads.
 import asyncio
 from typing import cast
 
-from benchmarks.peers.common import HOST, arguments, choose_transform
-from benchmarks.peers.on_asyncio import run
+from benchmarks.peers.common import (
+    BACKLOG,
+    HOST,
+    arguments,
+    choose_transform,
+    run_asyncio,
+    tls_context,
+)
 
 OPTIONS = arguments()
 new_transform = choose_transform(text=OPTIONS.text)
@@ -24,9 +30,12 @@ class UpperServerProtocol(asyncio.Protocol):
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(UpperServerProtocol, HOST, OPTIONS.port)
+    tls = tls_context(OPTIONS.tls_cert)
+    server = await loop.create_server(
+        UpperServerProtocol, HOST, OPTIONS.port, ssl=tls, backlog=BACKLOG
+    )
     async with server:
         await server.serve_forever()
 
 
-run(main(), uvloop=OPTIONS.uvloop)
+run_asyncio(main(), uvloop=OPTIONS.uvloop)

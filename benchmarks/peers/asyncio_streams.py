@@ -2,8 +2,15 @@
 
 import asyncio
 
-from benchmarks.peers.common import HOST, READ_BYTES, arguments, choose_transform
-from benchmarks.peers.on_asyncio import run
+from benchmarks.peers.common import (
+    BACKLOG,
+    HOST,
+    READ_BYTES,
+    arguments,
+    choose_transform,
+    run_asyncio,
+    tls_context,
+)
 
 OPTIONS = arguments()
 new_transform = choose_transform(text=OPTIONS.text)
@@ -19,9 +26,10 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def main() -> None:
-    server = await asyncio.start_server(handle, HOST, OPTIONS.port)
+    tls = tls_context(OPTIONS.tls_cert)
+    server = await asyncio.start_server(handle, HOST, OPTIONS.port, ssl=tls, backlog=BACKLOG)
     async with server:
         await server.serve_forever()
 
 
-run(main(), uvloop=OPTIONS.uvloop)
+run_asyncio(main(), uvloop=OPTIONS.uvloop)

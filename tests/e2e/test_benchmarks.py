@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 import signal
 import socket
 import subprocess
@@ -33,21 +34,36 @@ from benchmarks.load import (
     make_generator,
     measure,
     measure_beside_bulk,
+    measure_burst,
     measure_idle,
+    over_tls,
 )
 from benchmarks.processes import ROOT, Cores, child, cpu_seconds, members, spent, wait_until
 from benchmarks.rounds import Cell, Fleet, Grid, interleave
 from benchmarks.scenarios import (
     ALONE,
     BARE,
+    BENCH,
     BESIDE,
+    GENERATOR,
     ONE,
     ONE_WORKER,
     TWO_WORKERS,
     Results,
     measure_bare,
 )
-from benchmarks.servers import OURS, YARDSTICK, Failed, Running, Server, free_port, running
+from benchmarks.servers import (
+    C_EPOLL,
+    OURS,
+    PROTOCOL,
+    STREAMS,
+    Failed,
+    Running,
+    Server,
+    free_port,
+    running,
+    tls_identity,
+)
 from benchmarks.targets import Target, all_targets, best_peer, cpu_us, rate
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
@@ -55,19 +71,18 @@ if sys.platform != "linux":
     pytest.skip("the benchmarks need Linux", allow_module_level=True)
 
 ANYWHERE: Cores = frozenset()
+BULK = ("bulk", "bulk-text", "bulk-tls")
 SHORT_S = 0.05
 
 NAMES = [
     "trio-upper",
     "asyncio-streams",
     "asyncio-protocol",
-    "uvloop-streams",
     "uvloop-protocol",
     "socketserver-threads",
     "trio-tutorial",
     "c-epoll",
     "go-goroutines",
-    "socat-tr",
 ]
 
 SCRIPT = """
@@ -116,7 +131,7 @@ def generator(request: pytest.FixtureRequest, folder: Path) -> Generator:
 
 @pytest.fixture
 def streams(built: dict[str, Server]) -> Iterator[Running]:
-    with running(built[YARDSTICK], ANYWHERE, text=False) as server:
+    with running(built[STREAMS], ANYWHERE) as server:
         yield server
 
 
@@ -244,32 +259,52 @@ def test_table_is_markdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "at_least", "verdict"),
+    ("ours", "more_is_better", "verdict"),
     [
         (0.99, False, "reached"),
         (1.004, False, "reached"),
-        (1.01, False, "**missed**"),
-        (0.99, True, "**missed**"),
+        (1.1, False, "reached, peer is ahead"),
+        (1.21, False, "**missed**, peer is ahead"),
+        (1.19, True, "**missed**"),
+        (0.9, True, "**missed**, peer is ahead"),
         (1.3, True, "reached"),
         (math.nan, False, "not measured"),
         (math.nan, True, "not measured"),
     ],
 )
-def test_verdict_compares_what_is_printed(figure: float, at_least: bool, verdict: str) -> None:
-    """A target is reached, missed or not measured, judged at two decimals."""
-    target = Target(what="", figure=figure, limit=1.0, at_least=at_least)
+def test_verdict_compares_what_is_printed(ours: float, more_is_better: bool, verdict: str) -> None:
+    """A target is reached, missed or not measured, at two decimals; a peer may be ahead anyhow."""
+    target = Target(
+        number=1,
+        what="",
+        ours=ours,
+        theirs=1.0,
+        peer="peer",
+        limit=1.2,
+        more_is_better=more_is_better,
+    )
     assert target.verdict == verdict
+
+
+def test_a_figure_without_a_limit_is_reported() -> None:
+    """It is neither reached nor missed; that of our own program under other load has no winner."""
+    reported = Target(number=1, what="", ours=3.0, theirs=2.0, peer="peer", limit=None)
+    assert (reported.limit_text, reported.verdict) == ("reported", "peer is ahead")
+    itself = dataclasses.replace(reported, limit=2.0, itself=True)
+    assert (itself.limit_text, itself.verdict) == ("at most 2.00x", "reached")
+    alone = Target(number=1, what="", ours=3.0, limit=2.0, unit="KiB")
+    assert (alone.limit_text, alone.verdict) == ("at most 2.00 KiB", "**missed**")
 
 
 def test_best_peer_is_neither_ours_nor_the_bare_function() -> None:
     """The best peer is looked for among the peers that were measured."""
     slow = sample(cpu=3.0, seconds=4.0)
-    grid = one_column(ONE, {OURS: sample(cpu=0.1), "c-epoll": sample(cpu=2.0), "slow": slow})
+    grid = one_column(ONE, {OURS: sample(cpu=0.1), C_EPOLL: sample(cpu=2.0), "slow": slow})
     bare = Cell(BARE, ONE)
     grid = Grid((*grid.cells, bare), grid.samples | {bare: [sample(cpu=0.01)]})
-    assert best_peer(grid, ONE, cpu_us, min) == pytest.approx(2.0 / 100 * 1e6)
-    assert best_peer(grid, ONE, rate, max) == pytest.approx(100.0)
-    assert math.isnan(best_peer(Grid(()), ONE, rate, max))
+    assert best_peer(grid, ONE, cpu_us, min) == C_EPOLL
+    assert best_peer(grid, ONE, rate, max) == C_EPOLL
+    assert best_peer(Grid(()), ONE, rate, max) == ""
 
 
 def test_sample_of_no_messages_has_no_cost() -> None:
@@ -279,31 +314,50 @@ def test_sample_of_no_messages_has_no_cost() -> None:
     assert math.isnan(empty.rate)
 
 
+def beside(ours: Sample, theirs: Sample, *columns: str) -> Grid[Sample]:
+    """Return a grid in which every peer has the same figures."""
+    rows = dict.fromkeys((STREAMS, PROTOCOL, "uvloop-protocol", C_EPOLL), theirs) | {OURS: ours}
+    cells = {Cell(row, column): [found] for column in columns for row, found in rows.items()}
+    return Grid(tuple(cells), cells)
+
+
 def full_results() -> Results:
-    """Every scenario, with figures that make every target one that is known."""
-    both = {OURS: sample(cpu=0.5), YARDSTICK: sample()}
-    load = {name: one_column(ONE, both) for name in page.TITLES if name.startswith(("p", "b"))}
-    del load["pipe"]
-    load["bulk-text"].samples[Cell(BARE, ONE)] = [sample(cpu=0.45)]
-    load |= {name: one_column("100 connections", both) for name in ("small", "small-text")}
-    alone, beside = one_column(ALONE, both), one_column(BESIDE, both)
-    load["latency"] = Grid((*alone.cells, *beside.cells), alone.samples | beside.samples)
+    """Return results of every scenario, with twice the figures for the peers."""
+    half, many = "100 connections", ("10 connections", "1000 connections", "5000 connections")
+    ours, theirs = sample(cpu=0.5), sample()
+    load = {name: beside(ours, theirs, ONE) for name in ("pipelined", *BULK)}
+    load |= {name: beside(ours, theirs, half) for name in ("small-text", "small-tls")}
+    load["small"] = beside(ours, theirs, ONE, half, *many)
+    load["small"].fail(Cell(C_EPOLL, ONE), "was not there")
+    load["latency"] = beside(ours, theirs, ALONE, BESIDE)
     workers = {ONE_WORKER: sample(), TWO_WORKERS: sample(seconds=0.8)}
-    load["workers"] = one_column("100 connections", workers)
-    load["small"].fail(Cell("socat-tr", ONE), "not above 10 connections")
+    load["workers"] = one_column(half, workers)
+    load["bench"] = one_column(half, {BENCH: sample(seconds=4.0), GENERATOR: sample()})
+    busy = {Cell(OURS, "300 busy clients"): [0.2], Cell(PROTOCOL, "300 busy clients"): [0.1]}
     quiet = IdleSample(connections=1024, before=0, during=5 << 20, after=1, again=5 << 20)
-    idle = Grid((Cell(OURS, "1024 connections"),), {Cell(OURS, "1024 connections"): [quiet]})
+    idle = Cell(OURS, "1024 connections")
     run = Timed(seconds=2.0, cpu=1.0)
     pipe = {Cell(f"{OURS} client", "1 MB"): [run], Cell(NC, "1 MB"): [run]}
     start = {Cell(name, "start to end"): [run] for name in (HELP, IMPORTS)}
     clients = {"pipe": Grid(tuple(pipe), pipe), "startup": Grid(tuple(start), start)}
-    return Results(load=load, idle={"idle": idle}, clients=clients)
+    accept, idle_grid = Grid(tuple(busy), busy), Grid((idle,), {idle: [quiet]})
+    return Results(load=load, accept=accept, idle=idle_grid, clients=clients)
 
 
 def test_targets_are_figures_of_the_results() -> None:
-    """With everything measured, every target has a figure, and those at hand are right."""
-    found = [target.figure for target in all_targets(full_results())]
-    assert found == pytest.approx([0.5, 0.5, 1.0, 0.5, 0.0, 1.0, 1.25, 5.0, 1.0, 0.9, 1.0, 1.0])
+    """With everything measured every target has a figure, in the order of their numbers."""
+    found = [(target.number, target.figure) for target in all_targets(full_results())]
+    assert [number for number, _ in found] == [
+        *(7 * [1]),
+        *(2 * [2]),
+        *(3, 4, 5, 5, 5, 6, 7, 7, 7, 8, 9, 10, 11, 12, 13, 13, 14),
+    ]
+    expected = {1: 0.5, 2: 1.0, 3: 0.5, 4: 0.5, 6: 1.0, 8: 1.0, 9: 1.0, 10: 1.0, 11: 1.25}
+    for number, figure in found:
+        assert figure == pytest.approx(expected.get(number, figure))
+    assert [figure for number, figure in found if number in (5, 7, 12, 13, 14)] == pytest.approx(
+        [1.0, 0.5, 0.5, 0.0, 5.0, 1.0, 2.0, 0.5, 0.5, 0.25]
+    )
 
 
 def test_targets_of_no_results_are_not_measured() -> None:
@@ -312,13 +366,14 @@ def test_targets_of_no_results_are_not_measured() -> None:
 
 
 def test_page_has_every_section() -> None:
-    """The page names the machine, the targets, what was skipped, and every scenario."""
+    """The page begins with the machine and the targets; it names what was skipped."""
     results = full_results()
     text = page.page(results, all_targets(results), ["Measured on X."], {"go": "not installed"})
     assert "Measured on X." in text
     assert "Skipped: go (not installed)." in text
-    assert "Not measured: socat-tr at 1 connection: not above 10 connections." in text
+    assert "Not measured: c-epoll at 1 connection: was not there." in text
     assert "| trio-upper | 5,000 (0.50x) |" in text
+    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE)[0] == "Targets"
     assert [title for title in page.TITLES.values() if f"## {title}\n" not in text] == []
     assert "nan" not in text.lower()
 
@@ -370,7 +425,7 @@ def test_failed_cell_has_a_reason_and_no_figure(error: Exception, reason: str) -
 
 def test_child_is_ended_with_its_own_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving ends a whole session, also one that ignores SIGTERM."""
-    monkeypatch.setattr(processes, "END_LIMIT_S", 0.01)
+    monkeypatch.setattr(processes, "END_SECONDS", 0.01)
     script = "trap '' TERM; sleep 60 & echo started; wait; sleep 60"
     with child(["/bin/sh", "-c", script], ANYWHERE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -407,7 +462,7 @@ def test_server_answers_in_capitals(built: dict[str, Server], name: str) -> None
     server = built[name]
     if server.missing:
         pytest.skip(server.missing)
-    with running(server, ANYWHERE, text=False) as at_work:
+    with running(server, ANYWHERE) as at_work:
         assert ask(at_work.port, b"hello, 1 World\n", 15) == b"HELLO, 1 WORLD\n"
 
 
@@ -417,7 +472,7 @@ def test_server_answers_text(built: dict[str, Server], name: str) -> None:
     server = built[name]
     if server.missing or server.text_options is None:
         pytest.skip(server.missing or "ASCII only")
-    with running(server, ANYWHERE, text=True) as at_work:
+    with running(server.on_text(), ANYWHERE) as at_work:
         assert ask(at_work.port, "größe\n".encode(), 8).decode() == "GRÖSSE\n"
 
 
@@ -425,7 +480,7 @@ def test_server_that_cannot_start_says_why() -> None:
     """The last words of a server that ended are told to who is watching."""
     script = script_server("raise SystemExit('no such luck')")
     with pytest.raises(Failed, match="did not start: no such luck") as caught:
-        running(script, ANYWHERE, text=False).__enter__()
+        running(script, ANYWHERE).__enter__()
     assert caught.value.reason == "did not start"
 
 
@@ -446,7 +501,7 @@ def test_fleet_starts_a_server_again_after_a_failure(built: dict[str, Server]) -
     def failing(server: Running) -> int:
         raise Failed("on purpose")
 
-    server = built[YARDSTICK]
+    server = built[STREAMS]
     with Fleet(ANYWHERE) as fleet:
         first = fleet.measure(server, pid_of)
         assert fleet.measure(server, pid_of) == first
@@ -487,8 +542,32 @@ def test_measure_counts_answered_messages(
 def test_measure_text(generator: Generator, built: dict[str, Server]) -> None:
     """Replies that are longer than their requests are followed to the byte."""
     work = Work(messages=messages.TEXT_PIECES, connections=2, in_flight=4)
-    with running(built[YARDSTICK], ANYWHERE, text=True) as server:
+    with running(built[STREAMS].on_text(), ANYWHERE) as server:
         assert measure(server, generator, work, SHORT_S).messages > 0
+
+
+def test_measure_over_tls(generator: Generator, built: dict[str, Server], folder: Path) -> None:
+    """Small messages and bulk, each byte compared."""
+    cert = tls_identity(folder)
+    assert cert
+    with running(built[STREAMS].on_tls(cert), ANYWHERE) as server:
+        for sent, in_flight in ((messages.LINES, 1), (messages.PIECES, 4)):
+            work = Work(messages=sent, connections=2, in_flight=in_flight)
+            assert measure(server, over_tls(generator), work, SHORT_S).messages > 0
+
+
+def test_newcomers_beside_busy_clients(generator: Generator, streams: Running) -> None:
+    """Each of them is answered, and the last one says how long that took."""
+    assert 0 < measure_burst(streams, generator, 5) < TIMEOUT_SECONDS
+
+
+def test_newcomers_at_a_wrong_server(generator: Generator) -> None:
+    """A wrong reply is no reply."""
+    with (
+        running(script_server(SCRIPT.format(CLOSING)), ANYWHERE) as server,
+        pytest.raises(Failed),
+    ):
+        measure_burst(server, generator, 1)
 
 
 @pytest.mark.parametrize(
@@ -503,7 +582,7 @@ def test_measure_text(generator: Generator, built: dict[str, Server]) -> None:
 def test_measure_finds_wrong_servers(generator: Generator, script: str, reason: str) -> None:
     """A wrong byte in any reply, or a connection that is closed, fails the round."""
     with (
-        running(script_server(SCRIPT.format(script)), ANYWHERE, text=False) as server,
+        running(script_server(SCRIPT.format(script)), ANYWHERE) as server,
         pytest.raises(Failed, match=reason),
     ):
         measure(server, generator, ONE_BY_ONE, SHORT_S)
@@ -611,15 +690,15 @@ def test_wrong_options_are_usage_errors(
     assert arguments[1] in capsys.readouterr().err
 
 
-def test_miniature_run_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The driver measures, prints the page and writes the same to the file."""
-    what = ["--server", "asyncio-streams", "--scenario", "small"]
+def test_a_quick_run_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The driver measures every scenario, prints the page and writes the same to the file."""
     output = tmp_path / "page.md"
-    size = ["--rounds", "1", "--seconds", "0.05", "--connections", "2"]
+    what = ["--quick", "--server", OURS, PROTOCOL, STREAMS, "--connections", "2"]
+    size = ["--seconds", "0.05", "--busy", "3", "--idle", "20", "--pipe-megabytes", "2"]
     compare.main([*what, *size, "--output", str(output)])
     text = output.read_text()
     assert capsys.readouterr().out == text
-    assert "| asyncio-streams | " in text
+    assert all(f"## {title}\n" in text for title in page.TITLES.values())
     assert "(1.00x)" in text
     assert "Not measured" not in text
     assert str(ROOT) not in text
