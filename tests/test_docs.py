@@ -17,7 +17,6 @@ from tools.reference import SOURCES, events, generated
 from tests.acceptance.__main__ import GATES
 from trio_upper.cli.client import Options, explain
 from trio_upper.cli.commands import cli
-from trio_upper.client.account import Mismatch
 from trio_upper.client.converse import Ending, Outcome
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 
@@ -113,12 +112,6 @@ def test_every_notice_stands_in_the_protocol(notice: bytes) -> None:
     "outcome",
     [
         Outcome(ending=Ending.CLOSED, owed=14, unanswered=5),
-        Outcome(
-            ending=Ending.WRONG,
-            owed=10_000,
-            unanswered=1,
-            mismatch=Mismatch(position=10_000, came=ord("S"), owed=ord("T")),
-        ),
         Outcome(ending=Ending.FOREIGN, owed=6, unanswered=6, words=b"SSH-2.0-OpenSSH_9.2\r\n"),
     ],
 )

@@ -6,5 +6,5 @@ They start the real program as a process, the way the end-to-end tests do and wi
 
 from pathlib import Path
 
+# The project's folder.
 ROOT = Path(__file__).resolve().parent.parent.parent
-"""The project's folder."""

@@ -23,11 +23,13 @@ from tests.acceptance import (
     drain,
     endless,
     hosts,
+    keys,
     pieces,
     proxy,
     slow,
     soak,
     terminal,
+    watches,
     workers,
 )
 from tests.acceptance.gate import FULL, SMALL, Gate, Row, Sizes, Verdict, attempt
@@ -47,22 +49,24 @@ MODULES = (
     hosts,
     workers,
     proxy,
+    watches,
+    keys,
 )
 
 GATES: dict[int, Gate] = {module.GATE.number: module.GATE for module in MODULES}
+NAMES: dict[str, Gate] = {module.__name__.rpartition(".")[2]: module.GATE for module in MODULES}
 
 
-def numbers(text: str) -> list[int]:
-    """Gates by their numbers, for argparse: ``1,3``."""
-    found = [int(word) for word in text.split(",")]
-    for number in found:
-        if number not in GATES:
-            raise argparse.ArgumentTypeError(f"there is no gate {number}")
+def gate(text: str) -> Gate:
+    """Return a gate by its name or its number, for argparse."""
+    found = NAMES.get(text) or (GATES.get(int(text)) if text.isdecimal() else None)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"there is no gate {text!r}")
     return found
 
 
 def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """A number of this kind, for argparse."""
+    """Return a parser of numbers of this kind, for argparse."""
 
     def number(text: str) -> int | float:
         value = kind(text)
@@ -78,13 +82,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.acceptance",
         description="See whether the program keeps its promises.",
-        epilog="; ".join(f"{gate.number}: {gate.done(FULL)}" for gate in GATES.values()),
+        epilog="; ".join(f"{name}: {gate.done(FULL)}" for name, gate in NAMES.items()),
     )
-    every = ",".join(map(str, GATES))
+    names = ", ".join(f"{gate.number} {name}" for name, gate in NAMES.items())
     parser.add_argument(
-        "--only", type=numbers, default=list(GATES), metavar="N,…", help=f"of gates {every}"
+        "gates", nargs="*", type=gate, metavar="GATE", help=f"by name or number, of {names}"
     )
-    parser.add_argument("--small", action="store_true", help="in half a minute")
+    parser.add_argument("--small", action="store_true", help="in a minute or two")
     for size in dataclasses.fields(Sizes):
         kind = type(getattr(FULL, size.name))
         parser.add_argument(
@@ -97,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def sizes_of(options: argparse.Namespace) -> Sizes:
-    """What was given, over the defaults."""
+    """Return what was given, over the defaults."""
     defaults = SMALL if options.small else FULL
     names = [size.name for size in dataclasses.fields(Sizes)]
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
@@ -137,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":
         parser.error("this needs Linux: /proc, prlimit, ip")
     raise_descriptor_limit()
-    gates = [GATES[number] for number in options.only]
+    gates = options.gates or list(GATES.values())
     rows = trio.run(until_signal, partial(try_all, gates, sizes_of(options)))
     if isinstance(rows, signal.Signals):
         end_by(rows)

@@ -8,11 +8,11 @@ import trio
 
 from tests.acceptance.clients import MANNERS, Manner, dice_of, neighbour
 from tests.acceptance.gate import Gate, Sizes
-from tests.acceptance.servers import expect_soon, hosting
+from tests.acceptance.servers import expect_no_descriptor_left, expect_soon, hosting
 from tests.helpers.program import Server
 
+# Rude clients at a time.
 AT_ONCE = 64
-"""Rude clients at a time."""
 
 SEED = 2
 
@@ -36,10 +36,7 @@ async def run(sizes: Sizes) -> str:
             lambda: server.passed("client gone") == sizes.connects,
             lambda: f"of {sizes.connects} clients {server.passed('client gone')} were seen off",
         )
-        await expect_soon(
-            lambda: server.descriptors() <= before,
-            lambda: f"{server.descriptors() - before} descriptors were left",
-        )
+        await expect_no_descriptor_left(server, before)
         ends = {end: server.passed("client gone", end) for end in ("eof", "reset")}
     return (
         f"{ends['eof']} ended, {ends['reset']} were reset, no traceback, no descriptor left; "

@@ -10,13 +10,15 @@ import trio
 from benchmarks.generator import Ring
 
 from tests.acceptance.gate import Broken, expect
-from tests.helpers.program import NEIGHBOUR_PATIENCE, NEIGHBOUR_REST, Server, reset
+from tests.helpers.program import NEIGHBOUR_REST_SECONDS, NEIGHBOUR_SECONDS, Server, reset
 from tests.helpers.streams import ask, receive_all, upper
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
+# More than one read of the server's.
 GARBAGE_BYTES = 2000
 BULK_BYTES = 200 * 1024
-"""More than one read of the server's."""
+
+LONGEST_STALL_SECONDS = 2.0
 
 Manner = Callable[[trio.SocketStream, random.Random], Awaitable[None]]
 
@@ -110,6 +112,30 @@ def make_tls_hello() -> bytes:
 TLS_HELLO = make_tls_hello()
 
 
+async def stalls_in_the_handshake(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Say nothing, or the beginning of a handshake; wait, and close."""
+    await stream.send_all(TLS_HELLO[: dice.randrange(len(TLS_HELLO))])
+    await trio.sleep(dice.uniform(0, LONGEST_STALL_SECONDS))
+
+
+async def is_polite_over_tls(stream: trio.SocketStream, dice: random.Random) -> None:
+    """Shake hands, have words answered, and end TLS."""
+    tls = trio.SSLStream(stream, insecure_tls(), https_compatible=False)
+    with in_time("a TLS handshake was not finished"):
+        await tls.do_handshake()
+    await speak(tls, f"{dice.random()}: straße\n".encode())
+    with in_time("a TLS connection was not ended"):
+        await tls.aclose()
+
+
+def insecure_tls() -> ssl.SSLContext:
+    """Return the context of a client that trusts every server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 @dataclass(slots=True)
 class Answers:
     """What a neighbour got: how many answers, and the slowest of them in seconds."""
@@ -136,10 +162,10 @@ async def neighbour(server: Server) -> AsyncGenerator[Answers]:
 async def _ask_on(stream: trio.SocketStream, answers: Answers) -> None:
     while True:
         began = trio.current_time()
-        await speak(stream, b"Question %d" % answers.count, within=NEIGHBOUR_PATIENCE)
+        await speak(stream, b"Question %d" % answers.count, within=NEIGHBOUR_SECONDS)
         answers.count += 1
         answers.slowest = max(answers.slowest, trio.current_time() - began)
-        await trio.sleep(NEIGHBOUR_REST)
+        await trio.sleep(NEIGHBOUR_REST_SECONDS)
 
 
 def peer_name(stream: trio.SocketStream) -> str:

@@ -4,24 +4,24 @@ import trio
 
 from tests.acceptance.clients import speak, take_leave
 from tests.acceptance.gate import Gate, Sizes, expect
-from tests.acceptance.servers import KIB, MIB, expect_soon, hosting, need_descriptors
+from tests.acceptance.servers import KIB, MIB, expect_no_descriptor_left, hosting, need_descriptors
 from tests.helpers.program import Server
 
+# Connections on their way at a time: far from what fills a backlog.
 AT_ONCE = 200
-"""Connections on their way at a time: far from what fills a backlog."""
 
+# Clients before anything is measured: what a server makes only once is made by then.
 WARM = 100
-"""Clients before anything is measured: what a server makes only once is made by then."""
 
+# Memory for a client, in bytes.
 MOST_EACH = 6 * KIB
-"""Memory for a client, in bytes."""
 
+# Of the memory that they took the first time: what an allocator keeps is used again, and a leak
+# would double it.
 MOST_SECOND_TIME = 1.1
-"""Of the memory that they took the first time: what an allocator keeps is used again, and a leak
-would double it."""
 
+# What an allocator rounds to, in bytes; of no weight with thousands of clients.
 SLACK = 2 * MIB
-"""What an allocator rounds to, in bytes; of no weight with thousands of clients."""
 
 
 class Party:
@@ -61,10 +61,7 @@ async def visit(server: Server, clients: int) -> int:
         await party.complete.wait()
         memory = server.memory()
         party.begins.set()
-    await expect_soon(
-        lambda: server.descriptors() <= before,
-        lambda: f"{server.descriptors() - before} descriptors were left when all had gone",
-    )
+    await expect_no_descriptor_left(server, before)
     return memory
 
 

@@ -9,17 +9,17 @@ from tests.acceptance.clients import speak, take_leave
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, expect_soon, hosting
 
+# Descriptors that the server may have open (RLIMIT_NOFILE).
 LIMIT = 64
-"""Descriptors that the server may have open (RLIMIT_NOFILE)."""
 
+# Of these so many must be clients, or the reserve is too large.
 FEWEST_SERVED = 16
-"""Of these so many must be clients, or the reserve is too large."""
 
+# How often the house is full: what was lost in the first turn is missing in the second.
 TURNS = 2
-"""How often the house is full: what was lost in the first turn is missing in the second."""
 
+# The share of a processor that it may use then; one that spins uses all of it.
 MOST_BUSY = 0.3
-"""The share of a processor that it may use then; one that spins uses all of it."""
 
 
 async def enter(

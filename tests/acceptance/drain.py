@@ -9,15 +9,15 @@ import trio
 from tests.acceptance.clients import dice_of
 from tests.acceptance.gate import Gate, Sizes, expect
 from tests.acceptance.servers import WatchedServer, hosting
-from tests.acceptance.talkers import QUIET_S, Talker
+from tests.acceptance.talkers import QUIET_SECONDS, Talker
 from tests.helpers.program import one
 
+# One client in so many does not wait for replies; one in so many rests between two lines, for less
+# than what makes it quiet.
 POURING, RESTING = 10, 3
-"""One client in so many does not wait for replies; one in so many rests between two lines, for less
-than what makes it quiet."""
 
-MORE_GRACE_S = 20.0
-"""Beyond the time that clients talk: nobody has to be cut, on the slowest machine."""
+# Beyond the time that clients talk: nobody has to be cut, on the slowest machine.
+MORE_GRACE_SECONDS = 20.0
 
 SEED = 6
 
@@ -43,10 +43,9 @@ class Party:
     async def _talk(self, talker: Talker, number: int, enough: Callable[[], bool]) -> None:
         if number % POURING == 0:
             await talker.pour(enough)
-        elif number % RESTING == 0:
-            await talker.chat(enough, rest=QUIET_S / 2)
-        else:
-            await talker.chat(enough)
+            return
+        await talker.chat(enough, rest=0.0 if number % RESTING else QUIET_SECONDS / 2)
+        await talker.listen()
 
     def stop(self) -> None:
         """Tell the server to stop, while all talk."""
@@ -65,7 +64,7 @@ class Party:
 
 async def stop_under_load(sizes: Sizes, *options: str) -> str:
     """Stop a server in the middle of the talk, which goes on for a while; `options` are its."""
-    async with hosting("--grace", str(sizes.talk + MORE_GRACE_S), *options) as server:
+    async with hosting("--grace", str(sizes.talk + MORE_GRACE_SECONDS), *options) as server:
         party = Party(server, sizes.talk)
         async with trio.open_nursery() as nursery:
             for number in range(sizes.talkers):
@@ -92,5 +91,5 @@ GATE = Gate(
     "interrupted, then each gets a notice and a proper end; the exit code is 0.",
     doing="{talkers} clients talk all the time; SIGTERM; they go on for up to {talk:g} s",
     run=stop_under_load,
-    limit=lambda sizes: 60 + 3 * sizes.talk + MORE_GRACE_S,
+    limit=lambda sizes: 60 + 3 * sizes.talk + MORE_GRACE_SECONDS,
 )

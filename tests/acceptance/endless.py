@@ -12,23 +12,23 @@ from tests.acceptance.servers import KIB, MIB, hosting, resident
 from tests.helpers.program import LOCALHOST, command
 from tests.helpers.streams import upper
 
+# 4 MiB without a newline. Reads end anywhere in it, also within the character of two bytes; most
+# are ASCII, which is fast.
 PIECE = "straße, ".encode() + b"the quick brown fox jumps over the lazy dog, " * 93_207
-"""4 MiB without a newline. Reads end anywhere in it, also within the character of two bytes; most
-are ASCII, which is fast."""
 
+# What share of the message goes by before memory is measured: buffers have grown by then.
 MEGABYTE = 1_000_000
 
 WARM = 0.1
-"""What share of the message goes by before memory is measured: buffers have grown by then."""
 
+# From then on, in bytes: none, up to what an allocator rounds to.
 MOST_GROWN = 4 * MIB
-"""From then on, in bytes: none, up to what an allocator rounds to."""
 
+# To take from the client at a time.
 PIPE_BYTES = 256 * KIB
-"""To take from the client at a time."""
 
-LOOK_S = 0.05
-"""Between two looks at the memory, in seconds."""
+# Between two looks at the memory, in seconds.
+CHECK_SECONDS = 0.05
 
 
 class Growth:
@@ -52,7 +52,7 @@ async def watch(begin: trio.Event, growths: Sequence[Growth]) -> None:
     while True:
         for growth in growths:
             growth.look()
-        await trio.sleep(LOOK_S)
+        await trio.sleep(CHECK_SECONDS)
 
 
 class Conversation:

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 
 import trio
 
+# Of what was seen: a few lines in the table. The whole is said beside it.
 SHOWN_CHARACTERS = 400
-"""Of what was seen: a few lines in the table. The whole is said beside it."""
 
 
-SIGNAL_S = 0.1
-"""Ctrl-C at a terminal goes to all that was started, too. So what fails has no row before a signal
-to this process would have come, in seconds."""
+# Ctrl-C at a terminal goes to all that was started, too. So what fails has no row before a signal
+# to this process would have come, in seconds.
+SIGNAL_SECONDS = 0.1
 
 
 class Verdict(enum.StrEnum):
@@ -44,6 +44,16 @@ class Sizes:
 
     clients: int
     """Connected at once."""
+    frozen: int
+    """Connected while the server stands still."""
+    newcomers: int
+    """In the queue of a server that is told to stop."""
+    busy: int
+    """Beside them, talking all the time."""
+    stops: int
+    """Of a server that has a queue."""
+    repeats: int
+    """Of what may go wrong once in a hundred times."""
     connects: int
     """Rude ones, one after the other or some at a time."""
     never_readers: int
@@ -62,9 +72,14 @@ class Sizes:
     """How long they talk before that, and at most after it."""
     examples: int
     """Of broken text in pieces."""
-    soak: float
+    seconds: float
+    """Of the soak."""
     souls: int
     """Clients at any time of the soak."""
+    keys: float
+    """Of random keys at the prompt."""
+    seed: int
+    """Of the random keys."""
     rounds: int
     """How often each case at a terminal is tried."""
     cut: float
@@ -73,6 +88,11 @@ class Sizes:
 
 FULL = Sizes(
     clients=10_000,
+    frozen=2000,
+    newcomers=300,
+    busy=1000,
+    stops=10,
+    repeats=200,
     connects=100_000,
     never_readers=100,
     drippers=100,
@@ -83,14 +103,21 @@ FULL = Sizes(
     talkers=100,
     talk=5.0,
     examples=20_000,
-    soak=60.0,
+    seconds=60.0,
     souls=50,
+    keys=120.0,
+    seed=17,
     rounds=5,
     cut=5.0,
 )
 
 SMALL = Sizes(
     clients=100,
+    frozen=100,
+    newcomers=30,
+    busy=20,
+    stops=1,
+    repeats=20,
     connects=300,
     never_readers=5,
     drippers=5,
@@ -101,8 +128,10 @@ SMALL = Sizes(
     talkers=10,
     talk=0.4,
     examples=150,
-    soak=1.0,
+    seconds=3.0,
     souls=5,
+    keys=4.0,
+    seed=17,
     rounds=1,
     cut=0.6,
 )
@@ -153,7 +182,7 @@ async def attempt(gate: Gate, sizes: Sizes) -> Row:
             verdict, seen = Verdict.BROKEN, f"it did not end within {limit:.0f} s"
     except* Exception as failures:  # what else there is, a cancellation, goes on
         verdict, seen, error = judge(failures)
-        await trio.sleep(SIGNAL_S)
+        await trio.sleep(SIGNAL_SECONDS)
     seconds = trio.current_time() - began
     return Row(gate=gate, verdict=verdict, seen=seen, seconds=seconds, error=error)
 

@@ -16,26 +16,26 @@ from tests.helpers.program import command
 from tests.helpers.program import run as run_program
 from tests.helpers.streams import receive, receive_all
 
+# The name of the cable's end on each host: the scope of a link-local address (RFC 4007).
 END = "cable"
-"""The name of the cable's end on each host: the scope of a link-local address (RFC 4007)."""
 
 SERVER_IPV4, CLIENT_IPV4 = "192.0.2.1", "192.0.2.2"
 SERVER_IPV6, CLIENT_IPV6 = "2001:db8::1", "2001:db8::2"
+# Addresses for documentation (RFC 5737, RFC 3849) in a network of their own.
 SERVER_LINK_LOCAL, CLIENT_LINK_LOCAL = "fe80::1", "fe80::2"
-"""Addresses for documentation (RFC 5737, RFC 3849) in a network of their own."""
 
+# For one command of ip(8), in seconds.
 SCOPED = f"{SERVER_LINK_LOCAL}%{END}"
 
 EVERYWHERE = ("--host", "0.0.0.0", "--host", "::")
 
-COMMAND_S = 10.0
-"""For one command of ip(8), in seconds."""
+COMMAND_SECONDS = 10.0
 
+# As many as are there when the cable is cut, and as the server has places.
 CLIENTS = 2
-"""As many as are there when the cable is cut, and as the server has places."""
 
-SLACK_S = 5.0
-"""Beyond a time-out, in seconds: an inspection, a goodbye that nobody hears, a busy machine."""
+# Beyond a time-out, in seconds: an inspection, a goodbye that nobody hears, a busy machine.
+SLACK_SECONDS = 5.0
 
 BULK = b"the quick brown fox jumps over the lazy dog\n" * 1000
 
@@ -68,8 +68,8 @@ class Host:
 
 
 async def ip(*words: str) -> None:
-    """Run ip(8), for `COMMAND_S` at most; `Skipped` if it fails: this system does not let us."""
-    with trio.fail_after(COMMAND_S):
+    """Run ip(8); raise `Skipped` if it fails: this system does not let us."""
+    with trio.fail_after(COMMAND_SECONDS):
         done = await trio.run_process(["ip", *words], capture_stderr=True, check=False)
     if done.returncode:
         raise Skipped(f"ip {' '.join(words)}: {done.stderr.decode().strip()}")
@@ -144,7 +144,7 @@ async def client_on(
         yield process
     finally:
         process.kill()
-        with trio.move_on_after(COMMAND_S, shield=True):
+        with trio.move_on_after(COMMAND_SECONDS, shield=True):
             await process.wait()
 
 
@@ -203,8 +203,8 @@ async def cut(server: WatchedServer, there: Host, at: Host, address: str, limit:
         began = trio.current_time()
         await say(quiet, b"are you there?\n")
         for client in (quiet, bulk):
-            await notices(client, began + limit + SLACK_S - trio.current_time())
-    with in_time("the server did not free the places", limit + SLACK_S):
+            await notices(client, began + limit + SLACK_SECONDS - trio.current_time())
+    with in_time("the server did not free the places", limit + SLACK_SECONDS):
         await server.repeated("client gone", CLIENTS)
     ends = {event["end"] for event in server.logged("client gone")}
     expect(ends <= {"idle", "stalled"}, f"the clients ended by {ends}")

@@ -13,19 +13,19 @@ from tests.acceptance.talkers import promised
 from tests.helpers.streams import receive, receive_all, upper
 from trio_upper.protocol import Uppercaser
 
+# Connections at a time.
 AT_ONCE = 20
-"""Connections at a time."""
 
+# Of an example: small, so that most cuts are within a character, and what is wrong can be read.
 MOST_PARTS, MOST_CHARACTERS, MOST_PIECES = 8, 12, 12
-"""Of an example: small, so that most cuts are within a character, and what is wrong can be read."""
 
+# No characters; in UTF-8 they are as wrong as any other bytes (RFC 3629, section 3).
 SURROGATES = range(0xD800, 0xE000)
-"""No characters; in UTF-8 they are as wrong as any other bytes (RFC 3629, section 3)."""
 
+# Characters that get longer or shorter, or have a case of their own; and of each length.
 SEED = 7
 
 SPECIAL = ("ß", "ŉ", "ﬃ", "ΐ", "İ", "ǆ", "ς", "\n", "\0", "é", "日", "😀", "𐐨")
-"""Characters that get longer or shorter, or have a case of their own; and of each length."""
 
 BROKEN = (
     b"\xc0\xaf",  # "/", longer than need be

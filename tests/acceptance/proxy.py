@@ -14,7 +14,7 @@ from benchmarks.servers import accepts, free_port
 from tests.acceptance.clients import dice_of, in_time, take_leave
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, expect_soon, hosting
-from tests.acceptance.talkers import NOTICE, QUIET_S
+from tests.acceptance.talkers import NOTICE, QUIET_SECONDS
 from tests.helpers.program import LOCALHOST
 from tests.helpers.streams import receive, receive_all, upper
 
@@ -42,14 +42,14 @@ Each connection takes two descriptors. Without `maxconn`, haproxy makes room for
 allowed, which is a thousand million on some machines.
 """
 
+# Of one conversation; the next one may be with the other server.
 MOST_LINES = 80
-"""Of one conversation; the next one may be with the other server."""
 
-MOST_REST_S = 0.02
-"""Between two lines: less than the quiet in which a server that stops says goodbye."""
+# Between two lines: less than the quiet in which a server that stops says goodbye.
+MOST_REST_SECONDS = 0.02
 
-SETTLED_S = 0.2
-"""For haproxy to stop giving out a server, in seconds; what it gave out is accepted by then."""
+# For haproxy to stop giving out a server, in seconds; what it gave out is accepted by then.
+SETTLED_SECONDS = 0.2
 
 SEED = 12
 
@@ -126,13 +126,13 @@ class Crowd:
             answer = await receive(stream, len(upper(words)))
             if answer != upper(words):
                 expect(
-                    pause >= QUIET_S and NOTICE.startswith(answer),
+                    pause >= QUIET_SECONDS and NOTICE.startswith(answer),
                     f"{words!r}, sent {pause:.3f} s after others, was answered {answer!r}",
                 )
                 self.missed += 1
                 return
             self.lines += 1
-            await trio.sleep(self._dice.uniform(0, MOST_REST_S))
+            await trio.sleep(self._dice.uniform(0, MOST_REST_SECONDS))
         await take_leave(stream)
 
 
@@ -149,7 +149,7 @@ async def restart_first(proxy: Proxy, port: int, talk: float) -> int:
     async with hosting("--port", str(port)):
         await trio.sleep(talk)
         await proxy.tell("set server servers/first state drain")
-        await trio.sleep(SETTLED_S)
+        await trio.sleep(SETTLED_SECONDS)
     async with hosting("--port", str(port)) as successor:
         await proxy.tell("set server servers/first state ready")
         await expect_soon(
@@ -157,7 +157,7 @@ async def restart_first(proxy: Proxy, port: int, talk: float) -> int:
         )
         await trio.sleep(talk)
         await proxy.tell("set server servers/first state drain")
-        await trio.sleep(SETTLED_S)
+        await trio.sleep(SETTLED_SECONDS)
     return served(successor)
 
 

@@ -16,23 +16,23 @@ from tests.acceptance.gate import Broken, Skipped, expect
 from tests.helpers.program import Event, Server, command
 from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
+# What a server or this process has open or in reserve besides its connections.
 KIB, MIB = 1024, 1024 * 1024
 
 SPARE_DESCRIPTORS = 200
-"""What a server or this process has open or in reserve besides its connections."""
 
+# Events of which each is kept. The comings and goings of more clients are only counted.
 MOST_KEPT = 10_000
-"""Events of which each is kept. The comings and goings of more clients are only counted."""
 
+# The events of which there is one or more for every client.
 PASSING = {"client connected", "client gone", "client refused"}
-"""The events of which there is one or more for every client."""
 
 
+# A second one of these would cut what the first one has left.
 STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGKILL}
-"""A second one of these would cut what the first one has left."""
 
+# The pages in memory among the fields of /proc/PID/statm.
 STATM_RESIDENT = 1
-"""The pages in memory among the fields of /proc/PID/statm."""
 
 
 class WatchedServer(Server):
@@ -71,6 +71,8 @@ class WatchedServer(Server):
 
     def check(self) -> None:
         """Raise `Broken` if it wrote what it never should."""
+        strange = [line for line in self.stderr.splitlines() if not line.startswith(b"{")]
+        expect(not strange, f"the log has {len(strange)} lines that are no JSON: {strange[:1]}")
         bugs = [event for event in self.events if event["level"] in {"error", "critical"}]
         expect(not bugs, f"the server had {len(bugs)} errors, the first: {bugs[:1]}")
         expect(b"Traceback" not in self.stderr, "the server wrote a traceback")
@@ -90,8 +92,9 @@ class WatchedServer(Server):
     def _note(self, line: bytes) -> None:
         event: Event = json.loads(line) if line.startswith(b"{") else {}
         if event.get("event") in PASSING:
-            self._passed[event["event"], event.get("end")] += 1
-            if len(self.events) >= MOST_KEPT:
+            end = event.get("end")
+            self._passed[event["event"], end] += 1
+            if len(self.events) >= MOST_KEPT and end != "shutdown":
                 return
         else:
             self.stderr += line + b"\n"
@@ -129,6 +132,16 @@ async def hosting(
             nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def frozen(server: WatchedServer) -> AsyncGenerator[None]:
+    """Have a server stand still while the block runs."""
+    server.send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send(signal.SIGCONT)
+
+
 def need_descriptors(connections: int) -> None:
     """Raise `Skipped` unless this process, and what it starts, may have so many connections."""
     needed, allowed = connections + SPARE_DESCRIPTORS, most_descriptors()
@@ -142,6 +155,14 @@ async def expect_soon(condition: Callable[[], bool], otherwise: Callable[[], str
         await eventually(condition)
     except trio.TooSlowError as error:
         raise Broken(otherwise()) from error
+
+
+async def expect_no_descriptor_left(server: Server, before: int) -> None:
+    """Wait until a server has no more descriptors than `before`; raise `Broken` if that is long."""
+    await expect_soon(
+        lambda: server.descriptors() <= before,
+        lambda: f"{server.descriptors() - before} descriptors were left",
+    )
 
 
 def resident(pid: int) -> int:

@@ -15,37 +15,37 @@ from tests.acceptance.stopwatch import ROUNDS, Stopwatch, make_stopwatch
 from tests.helpers.program import Event, Server
 from tests.helpers.streams import receive
 
+# Of the neighbour's 99th percentile beside them to the one alone.
 MOST_RATIO = 3.0
-"""Of the neighbour's 99th percentile beside them to the one alone."""
 
+# Allowed beside that. Where other programs use all cores, whoever is woken may have to wait for one
+# for a slice of each of two of them (3 ms by default, sched(7)), whatever the server does.
 NOISE_MS = 6.0
-"""Allowed beside that. Where other programs use all cores, whoever is woken may have to wait for
-one for a slice of each of two of them (3 ms by default, sched(7)), whatever the server does."""
 
+# 64 KiB, of which more and more is sent until nothing is taken.
 PIECE = b"the quick brown fox jumps over the lazy dog 0123456789\n" * 1200
-"""64 KiB, of which more and more is sent until nothing is taken."""
 
+# Bytes that a slow client's system takes for it: so the window opens in small steps.
 SMALL_BUFFER = 4 * KIB
-"""Bytes that a slow client's system takes for it: so the window opens in small steps."""
 
+# Bytes that a dripper takes at a time, and seconds between two times. With less, its system would
+# open the window so seldom (RFC 9293, section 3.8.6.2.2) that the server took it for stuck.
 DRIP, DRIP_INTERVAL = 2 * KIB, 0.1
-"""Bytes that a dripper takes at a time, and seconds between two times. With less, its system would
-open the window so seldom (RFC 9293, section 3.8.6.2.2) that the server took it for stuck."""
 
+# Seconds of nothing taken, after which the buffers on the way are full.
 STUCK = 0.3
-"""Seconds of nothing taken, after which the buffers on the way are full."""
 
+# For how many write time-outs drippers go on, and some more.
 SLOW = 1.5
-"""For how many write time-outs drippers go on, and some more."""
 
-INSPECTION_S = 1.0
-"""The server looks for stuck clients this often, or more often; in seconds."""
+# The server looks for stuck clients this often, or more often; in seconds.
+INSPECTION_SECONDS = 1.0
 
+# Memory for each of them, in bytes: one read and its reply, twice.
 MOST_EACH = 512 * KIB
-"""Memory for each of them, in bytes: one read and its reply, twice."""
 
-SLACK_S = 4.0
-"""Beyond the write time-out: for the buffers to fill up, an inspection, and a busy machine."""
+# Beyond the write time-out: for the buffers to fill up, an inspection, and a busy machine.
+SLACK_SECONDS = 4.0
 
 
 class Slow:
@@ -148,7 +148,7 @@ async def beside(crowd: Crowd, watch: Stopwatch, sizes: Sizes) -> Found:
         for _ in range(sizes.drippers):
             nursery.start_soon(crowd.drip)
         await crowd.stuck.wait()
-        long_enough = trio.current_time() + SLOW * sizes.write_timeout + INSPECTION_S
+        long_enough = trio.current_time() + SLOW * sizes.write_timeout + INSPECTION_SECONDS
         found.memory = server.memory() - before
         found.beside = await watch.p99_ms(server.port, sizes.measure)
         await trio.sleep_until(long_enough)
@@ -162,7 +162,7 @@ def judge_ends(stalled: Sequence[Event], sizes: Sizes) -> None:
     expect(cut == sizes.never_readers, f"{cut} were cut, not {sizes.never_readers}")
     first, last = (pick(event["seconds"] for event in stalled) for pick in (min, max))
     expect(
-        sizes.write_timeout <= first and last <= sizes.write_timeout + SLACK_S,
+        sizes.write_timeout <= first and last <= sizes.write_timeout + SLACK_SECONDS,
         f"cut between {first:.1f} and {last:.1f} s, at a time-out of {sizes.write_timeout:g} s",
     )
 

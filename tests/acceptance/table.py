@@ -7,16 +7,16 @@ from rich.text import Text
 
 from tests.acceptance.gate import Row, Verdict
 
+# Characters. What is no terminal, or a narrow one, is written to as if it were so wide.
 NARROWEST = 100
-"""Characters. What is no terminal, or a narrow one, is written to as if it were so wide."""
 
+# What the columns are called, and their shares of the width; 0: as wide as need be.
 COLORS = {Verdict.KEPT: "green", Verdict.BROKEN: "bold red", Verdict.SKIPPED: "yellow"}
 
 COLUMNS = (("", 0), ("promise", 5), ("done", 4), ("seen", 6))
-"""What the columns are called, and their shares of the width; 0: as wide as need be."""
 
+# For the verdict, and for the seconds below it.
 VERDICT_CHARACTERS = 9
-"""For the verdict, and for the seconds below it."""
 
 
 def show(console: Console, row: Row, done: str, *, first: bool) -> None:

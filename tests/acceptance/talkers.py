@@ -9,16 +9,16 @@ import trio
 from tests.acceptance.clients import peer_name
 from tests.acceptance.gate import Broken, expect
 
+# Whoever sends nothing for so long may be seen off by a server that stops, says the README; what it
+# sends just then meets the goodbye on its way.
 READ_BYTES = 65536
 
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
-QUIET_S = 0.1
-"""Whoever sends nothing for so long may be seen off by a server that stops, says the README; what
-it sends just then meets the goodbye on its way."""
+QUIET_SECONDS = 0.1
 
-REST_S = 0.01
-"""Between two pieces of a client that does not wait for replies."""
+# Between two pieces of a client that does not wait for replies.
+REST_SECONDS = 0.01
 
 LINES_A_PIECE = 100
 
@@ -30,7 +30,7 @@ def promised(data: bytes) -> bytes:
 
 
 class Talker:
-    """One such client: let it `chat` or `pour` once, then `settle` the account."""
+    """One such client: let it `chat` and `listen`, or `pour`, then `settle` the account."""
 
     def __init__(self, stream: trio.SocketStream, name: str) -> None:
         self._stream = stream
@@ -39,33 +39,42 @@ class Talker:
         self.lines = 0
         self._last = -math.inf
         self._ended = False
-        self._sent = bytearray()
+        self._begun = bytearray()
+        self._sent = 0
         self._got = bytearray()
-        #: By what name the server's log knows this client.
+        #: Its name in the server's log.
         self.peer = peer_name(stream)
         #: How long it had been quiet, in seconds, when it last sent something.
         self.pause = 0.0
 
+    @property
+    def sent(self) -> int:
+        """How many bytes the system has taken from it."""
+        return self._sent
+
     async def chat(self, enough: Callable[[], bool], rest: float = 0.0) -> None:
-        """Say a line, have it answered, say the next one; then be quiet until the server ends.
+        """Say a line, have it answered, say the next one, until it has said enough.
 
         `rest` is what it waits in between, in seconds.
         """
-        owed = 0
+        owed = len(self._got)
         while not enough() and not self._ended:
             owed += len(promised(await self._say(1)))
             while len(self._got) < owed and not self._ended:
                 await self._hear()
             await trio.sleep(rest)
-        await self._listen()
+
+    async def greet(self) -> None:
+        """Say one line and have it answered."""
+        await self.chat(lambda: self.lines > 0)
 
     async def pour(self, enough: Callable[[], bool]) -> None:
         """Say many lines without waiting for replies; then be quiet until the server ends."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
+            nursery.start_soon(self.listen)
             while not enough() and not self._ended:
                 await self._say(LINES_A_PIECE)
-                await trio.sleep(REST_S)
+                await trio.sleep(REST_SECONDS)
 
     async def _say(self, lines: int) -> bytes:
         numbers = range(self.lines, self.lines + lines)
@@ -73,8 +82,9 @@ class Talker:
         now = trio.current_time()
         self.pause, self._last = now - self._last, now
         self.lines += lines
-        self._sent += words
+        self._begun += words
         await self._stream.send_all(words)
+        self._sent = len(self._begun)
         return words
 
     async def _hear(self) -> None:
@@ -82,7 +92,8 @@ class Talker:
         self._got += data
         self._ended = not data
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Be quiet until the server ends."""
         while not self._ended:
             await self._hear()
 
@@ -92,7 +103,7 @@ class Talker:
         Returns how many bytes the server did not receive. They are no loss to it only if the client
         had been quiet before it sent them.
         """
-        owed = promised(bytes(self._sent[:received]))
+        owed = promised(bytes(self._begun[:received]))
         newline = b"" if owed[-1:] in {b"", b"\n"} else b"\n"
         wanted, got = owed + newline + NOTICE, bytes(self._got)
         if got != wanted:
@@ -100,9 +111,9 @@ class Talker:
             wrong = next((at for at, (has, should) in pairs if has != should), len(got))
             then = f"then {got[wrong:][:80]!r}"
             raise Broken(f"{self._name}: right up to byte {wrong} of {len(wanted)}, {then}")
-        missed = len(self._sent) - received
+        missed = len(self._begun) - received
         expect(
-            not missed or self.pause >= QUIET_S,
+            not missed or self.pause >= QUIET_SECONDS,
             f"{self._name} lost {missed} bytes that it sent {self.pause:.3f} s after others",
         )
         return missed

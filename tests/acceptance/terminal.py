@@ -14,8 +14,8 @@ from tests.acceptance.servers import hosting
 from tests.helpers.program import LOCALHOST, Server
 from tests.helpers.terminals import CTRL_C, CTRL_D, ENTER, Terminal, terminal
 
-AT_ONCE_S = 5.0
-"""For an end that follows at once, on a busy machine."""
+# For an end that follows at once, on a busy machine.
+AT_ONCE_SECONDS = 5.0
 
 OFFER = r"Enter connects again, Ctrl-D ends\."
 
@@ -68,11 +68,11 @@ CLIENT_ENDS: dict[str, tuple[Ending, int]] = {
 }
 """The ways in which the client ends first, and its exit codes (negative: the signal)."""
 
+# The ways in which the server ends first, and its exit codes; the client's is 1.
 SERVER_ENDS: dict[str, tuple[Ending, int]] = {
     "server stopped": (stop_server, 0),
     "server killed": (kill_server, -signal.SIGKILL),
 }
-"""The ways in which the server ends first, and its exit codes; the client's is 1."""
 
 
 async def try_one(name: str, ending: Ending, code: int, server: Server, folder: str) -> None:
@@ -83,7 +83,7 @@ async def try_one(name: str, ending: Ending, code: int, server: Server, folder: 
         await person.types("Straße", ENTER)
         await person.sees(r"STRASSE +\d+\.\d\d m?s")
         expect(not person.sane, f"{name}: there is no prompt that edits lines")
-        with in_time(f"{name}: it did not end", AT_ONCE_S):
+        with in_time(f"{name}: it did not end", AT_ONCE_SECONDS):
             await ending(person, server)
             ended = await person.ends()
         expect(ended == code, f"{name}: the exit code is {ended}, not {code}")

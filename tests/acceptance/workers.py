@@ -15,26 +15,26 @@ from tests.acceptance.servers import WatchedServer, expect_soon, hosting
 from tests.helpers.program import run as run_program
 from tests.helpers.streams import ask, upper
 
+# For what follows at once, on a busy machine, in seconds.
 WORKERS = 2
 OPTIONS = ("--workers", str(WORKERS))
 
-AT_ONCE_S = 5.0
-"""For what follows at once, on a busy machine, in seconds."""
+AT_ONCE_SECONDS = 5.0
 
+# As many clients as asked for may be needed before one comes to the second worker: whoever is awake
+# first accepts all that wait.
 MOST_TIMES = 20
-"""As many clients as asked for may be needed before one comes to the second worker: whoever is
-awake first accepts all that wait."""
 
+# For clients that talk on when the parent has gone, in seconds.
 SHORT_GRACE = ("--grace", "0.3")
-"""For clients that talk on when the parent has gone, in seconds."""
 
-REST_S = 0.005
-"""Between two questions of a client."""
+# Between two questions of a client.
+REST_SECONDS = 0.005
 
+# Of /proc/PID/stat, counted behind the command in parentheses; proc_pid_stat(5).
 QUESTION = "straße\n".encode()
 
 STATE_FIELD, ZOMBIE = 0, "Z"
-"""Of /proc/PID/stat, counted behind the command in parentheses; proc_pid_stat(5)."""
 
 
 class Caller:
@@ -54,7 +54,7 @@ class Caller:
                 while answer := await ask(self._stream, QUESTION):
                     expect(wanted.startswith(answer), f"{QUESTION!r} was answered {answer!r}")
                     self.answers += 1
-                    await trio.sleep(REST_S)
+                    await trio.sleep(REST_SECONDS)
         self.ended.set()
 
 
@@ -100,7 +100,7 @@ async def kill_worker(server: WatchedServer, pids: dict[int, int], some: list[Ca
     lost = [one for one in some if home[one.peer] == victim]
     others = [one for one in some if home[one.peer] != victim]
     os.kill(pids[victim], signal.SIGKILL)
-    with in_time("the clients of a killed worker did not see the end", AT_ONCE_S):
+    with in_time("the clients of a killed worker did not see the end", AT_ONCE_SECONDS):
         for one in lost:
             await one.ended.wait()
     answers = [one.answers for one in others]

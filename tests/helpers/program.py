@@ -28,8 +28,8 @@ Found = TypeVar("Found")
 Event = dict[str, Any]
 
 # A neighbour's question is answered in so many seconds at most, and it rests for so many after it.
-NEIGHBOUR_PATIENCE = 5.0
-NEIGHBOUR_REST = 0.005
+NEIGHBOUR_SECONDS = 5.0
+NEIGHBOUR_REST_SECONDS = 0.005
 
 LINGER_BY_RESET = struct.pack("ii", 1, 0)
 LOCALHOST = "127.0.0.1"
@@ -304,10 +304,10 @@ async def neighbour(stream: trio.abc.Stream) -> AsyncGenerator[None]:
 async def _ask_until(done: trio.Event, stream: trio.abc.Stream) -> None:
     question = b"Question 1"
     while not done.is_set():
-        with trio.fail_after(NEIGHBOUR_PATIENCE):
+        with trio.fail_after(NEIGHBOUR_SECONDS):
             assert await ask(stream, question) == upper(question)
         question = b"Question %d" % (int(question.split()[1]) + 1)
-        await trio.sleep(NEIGHBOUR_REST)
+        await trio.sleep(NEIGHBOUR_REST_SECONDS)
 
 
 def free_port() -> int:

@@ -107,7 +107,11 @@ class Terminal:
     async def types(self, *keys: str) -> None:
         """Type `keys`, or paste them, as fast as the terminal takes them."""
         with trio.fail_after(TIMEOUT_SECONDS):
-            await self._master.send_all("".join(keys).encode())
+            await self._master.send_all("".join(keys).encode(errors="surrogateescape"))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the size of the window."""
+        termios.tcsetwinsize(self._fd, (rows, columns))
 
     async def starts(self) -> None:
         """Wait until the program has been started."""
@@ -121,6 +125,14 @@ class Terminal:
     async def stops(self) -> None:
         """Wait until the program is suspended."""
         assert await self._report() == b"stopped\n"
+
+    async def report(self) -> int | None:
+        """Wait, for as long as that takes, until the program stops (None) or ends (as `ends`)."""
+        told = await receive_line(self._control)
+        if told == b"stopped\n":
+            return None
+        self._exit_code = int(told)
+        return self._exit_code
 
     async def wakes(self) -> None:
         """Bring the suspended program to the foreground again, as the shell's ``fg``."""
