@@ -280,6 +280,14 @@ async def test_delivered_falls_back_on_what_the_system_took(
         assert stream.delivered() == len(b"reply")
 
 
+async def test_a_closed_stream_delivers_no_more(make: Make) -> None:
+    """Whoever inspects a client that has just gone is answered, too."""
+    async with connected(make) as (stream, _peer):
+        await stream.send_all(b"reply")
+        stream.close()
+        assert stream.delivered() == len(b"reply")
+
+
 @pytest.fixture
 def contexts(tmp_path: Path) -> Contexts:
     server = server_context(cert=pair_file(tmp_path, issue("localhost")), key=None, client_ca=None)

@@ -155,6 +155,8 @@ class PlainStream(ClientStream):
 
     def delivered(self) -> int:
         """Return how many bytes the client's system has taken; or ours, where it does not tell."""
+        if self._socket.fileno() == -1:
+            return self._taken
         return self._taken - (unacknowledged_bytes(self._socket) or 0)
 
     def _translated(self, error: OSError) -> Exception:
