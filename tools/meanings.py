@@ -87,6 +87,16 @@ FIELDS: dict[str, dict[str, str]] = {
     },
 }
 
+# Each field of the object that ``ping --jsonl`` prints for a round trip.
+ROUND_TRIP = {
+    "type": "`round_trip`; the last line is a `summary` with the fields of `ping --json`",
+    "time": "the local time, in the format of ISO 8601",
+    "sequence": "its number, from 1",
+    "outcome": "`answered`, `wrong` or `not answered`",
+    "reply_ms": "milliseconds; null if it was not answered",
+    "reason": "what went wrong, in words; null if nothing did",
+}
+
 # Each exit code: what it means for `serve`, and for the commands that connect.
 EXIT_CODES: dict[str, tuple[str, str]] = {
     "0": ("stopped, and no client was cut", "every reply came and was right"),

@@ -15,7 +15,7 @@ from textwrap import indent
 import click
 
 from tools import ROOT
-from tools.meanings import EVENTS, EXIT_CODES, FIELDS
+from tools.meanings import EVENTS, EXIT_CODES, FIELDS, ROUND_TRIP
 from trio_upper import protocol
 from trio_upper.cli.commands import cli
 from trio_upper.client.failures import Cause
@@ -201,8 +201,9 @@ def events() -> Iterator[tuple[str, str, tuple[str, ...]]]:
 def json_tables() -> Iterator[str]:
     """Yield a table for each command that has ``--json``."""
     yield "With `--json` a command prints one object on one line and nothing else.\n"
-    for name, fields in FIELDS.items():
-        yield f"\n### `{name} --json`\n\n"
+    tables = {f"{name} --json": fields for name, fields in FIELDS.items()}
+    for heading, fields in (tables | {"ping --jsonl": ROUND_TRIP}).items():
+        yield f"\n### `{heading}`\n\n"
         rows = ([f"`{field}`", meaning or '"'] for field, meaning in fields.items())
         yield from table(("field", "meaning"), rows)
 

@@ -17,7 +17,7 @@ from tests.helpers.program import LOCALHOST, Ended, run, serving
 from tools import ROOT
 from tools.__main__ import main
 from tools.examples import EXAMPLE, PAGES
-from tools.meanings import FIELDS
+from tools.meanings import FIELDS, ROUND_TRIP
 
 if sys.platform != "linux":
     pytest.skip("two hosts need network namespaces", allow_module_level=True)
@@ -25,7 +25,11 @@ if sys.platform != "linux":
 PICTURE = "docs/picture.svg"
 
 # Options that make a run with --json short.
-BRIEFLY = {"ping": ("--count", "1"), "bench": ("--seconds", "0.1")}
+BRIEFLY = {
+    "ping": ("--count", "1"),
+    "bench": ("--seconds", "0.1"),
+    "check": ("--seconds", "0.1"),
+}
 
 # What differs between two runs: a unit with its number, a row of the histogram, a number.
 TIME = re.compile(r"\d+\.\d\d m?s\b")
@@ -92,6 +96,16 @@ async def test_json_has_the_documented_fields(command: str) -> None:
     async with serving() as server:
         ended = await run(command, f"127.0.0.1:{server.port}", "--json", *BRIEFLY[command])
     assert list(json.loads(ended.stdout)) == list(FIELDS[command])
+
+
+async def test_json_lines_have_the_documented_fields() -> None:
+    """One for each round trip, and the summary."""
+    async with serving() as server:
+        ended = await run("ping", f"127.0.0.1:{server.port}", "--jsonl", "--count", "1")
+    round_trip, summary = map(json.loads, ended.stdout.splitlines())
+    assert list(round_trip) == list(ROUND_TRIP)
+    assert list(summary) == ["type", *FIELDS["ping"]]
+    assert (round_trip["type"], summary["type"]) == ("round_trip", "summary")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
