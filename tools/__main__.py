@@ -1,4 +1,4 @@
-"""Renews the documentation: tables, examples and the picture; ``python -m tools``.
+"""Renews the documentation: tables, examples and pictures; ``python -m tools``.
 
 Needs root and ip(8) for the two hosts; without, only the tables are renewed; exit code 1.
 """
@@ -16,20 +16,19 @@ from tools.reference import generated
 
 
 def main(root: Path = ROOT) -> int:
-    """Write README, ``docs`` and the picture below `root` anew; return the exit code."""
+    """Write README, ``docs`` and its pictures below `root` anew; return the exit code."""
     for page, text in generated(root).items():
         page.write_text(text, encoding="utf-8")
     try:
-        picture = trio.run(draw)
+        pictures = trio.run(draw)
         pages = [root / page for page in PAGES]
         texts = trio.run(renew_examples, [page.read_text(encoding="utf-8") for page in pages])
     except* Skipped as skipped:
-        sys.stderr.write(
-            f"the examples and the picture stay as they are: {skipped.exceptions[0]}\n"
-        )
+        sys.stderr.write(f"the examples and pictures stay as they are: {skipped.exceptions[0]}\n")
         return_code = 1
     else:
-        (root / "docs" / "picture.svg").write_text(picture, encoding="utf-8")
+        for name, picture in pictures.items():
+            (root / "docs" / name).write_text(picture, encoding="utf-8")
         for page, text in zip(pages, texts, strict=True):
             page.write_text(text, encoding="utf-8")
         return_code = 0

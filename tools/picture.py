@@ -1,16 +1,19 @@
-"""The picture of both terminals: a real conversation, drawn as one SVG."""
+"""The pictures of terminals, from real runs: a conversation; a link that is tried, and fails."""
 
 import io
 
 from rich.console import Console
 from rich.text import Text
-from tests.acceptance.hosts import Host, two_hosts
+from tests.acceptance.hosts import END, Host, two_hosts
+from tests.helpers.terminals import CTRL_C
 
 from tools.screen import Screen
 from tools.stage import PORT, PROMPT, at_terminal, say
 
-ROWS, COLUMNS = 14, 94
-"""Of each terminal; the lines of the log are the longest."""
+COLUMNS = 94
+"""The lines of the log are the longest."""
+
+SIZE = {"rows": 24, "columns": COLUMNS}
 
 SERVE = ("serve", "--host", "0.0.0.0")
 
@@ -43,35 +46,56 @@ monospace; }}
 must not. Here the width and height of the window come first, in a line of their own."""
 
 
-async def draw() -> str:
-    """Have the conversation; return the picture of it as SVG.
+async def draw() -> dict[str, str]:
+    """Return each picture as SVG by the name of its file.
 
-    Error handling: `gates.gate.Skipped` escapes where there cannot be two hosts.
+    Error handling: `tests.acceptance.gate.Skipped` escapes where there cannot be two hosts.
     """
     async with two_hosts("picture") as (here, there):
+        first, second = f"one machine: {here.ipv4}", f"another machine: {there.ipv4}"
         server, client = await converse(here, there)
-    return stack(
-        window("server", f"one machine: {here.ipv4}", server),
-        window("client", f"another machine: {there.ipv4}", client),
-    )
+        talk = stack(window("server", first, server), window("client", second, client))
+        link = stack(window("link", second, await check_and_ping(here, there)))
+    return {"picture.svg": talk, "link.svg": link}
 
 
 async def converse(here: Host, there: Host) -> tuple[list[Text], list[Text]]:
     """Return what the server's terminal shows, and the client's, in front of the next message."""
     words = ("client", here.ipv4, PORT)
-    size = {"rows": ROWS, "columns": COLUMNS}
-    async with at_terminal(here, *SERVE, **size) as operator:
+    async with at_terminal(here, *SERVE, **SIZE) as operator:
         await operator.sees(r"other machines.*\n")
-        async with at_terminal(there, *words, **size) as person:
+        async with at_terminal(there, *words, **SIZE) as person:
             await person.sees(PROMPT)
             for message in MESSAGES:
                 await say(person, message)
             await operator.sees(r"client connected.*\n")
-            server, client = (Screen(bytes(one.raw), ROWS, COLUMNS) for one in (operator, person))
+            server, client = (Screen(bytes(one.raw), **SIZE) for one in (operator, person))
     return (
         [typed(*SERVE), *server.styled(cursor=False)],
         [typed(*words), *client.styled(cursor=True)],
     )
+
+
+async def check_and_ping(here: Host, there: Host) -> list[Text]:
+    """Return what a terminal shows of `check`, and of `ping` while the cable is out for a while."""
+    check, ping = ("check", here.ipv4), ("ping", here.ipv4)
+    async with at_terminal(here, *SERVE, **SIZE) as operator:
+        await operator.sees(r"other machines.*\n")
+        async with at_terminal(there, *check, **SIZE) as person:
+            await person.sees("verdict.*\n")
+            await person.ends()
+            checked = Screen(bytes(person.raw), **SIZE).styled(cursor=False)
+        async with at_terminal(there, *ping, **SIZE) as person:
+            await person.sees("seq=3 ")
+            await here.ip("link", "set", END, "down")
+            await person.sees("no answer for")
+            await here.ip("link", "set", END, "up")
+            await person.sees("back after")
+            await person.sees("seq=.* ms")
+            await person.types(CTRL_C)
+            await person.ends()
+            pinged = Screen(bytes(person.raw), **SIZE).styled(cursor=False)
+    return [typed(*check), *checked, Text(), typed(*ping), *pinged]
 
 
 def typed(*words: str) -> Text:
