@@ -49,6 +49,7 @@ ALLOWED = {
 # Heavy libraries, and the only rooms that import them to use them (TYPE_CHECKING does not count).
 USERS = {
     "asyncio": {"terminal.asyncio_thread", "terminal.editor"},
+    "cryptography": {"server.certificates"},
     "click": {"cli.commands", "cli.main", "cli.options"},
     "ifaddr": {"cli.announcement"},
     "platformdirs": {"terminal.history"},

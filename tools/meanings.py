@@ -6,6 +6,14 @@
 # Each event of the log: its fields in their order, and when it is logged.
 EVENTS: dict[str, tuple[list[str], str]] = {
     "listening": (["address", "port"], "once for each address, as soon as it accepts"),
+    "listeners are for another process": (
+        ["listen_pid", "pid"],
+        "`LISTEN_FDS` is set, but `LISTEN_PID` is not this process; start it without a shell",
+    ),
+    "certificate is not in order": (
+        ["why"],
+        "it expired, expires within 14 days, or is not valid yet",
+    ),
     "client connected": (["client", "peer"], "`client` is its number in this process"),
     "client gone": (
         ["client", "peer", "received", "sent", "seconds", "end"],

@@ -3,11 +3,12 @@
 import ipaddress
 import sys
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import ifaddr
 import pytest
 
-from trio_upper.cli.announcement import Address, announce, own_addresses
+from trio_upper.cli.announcement import Address, Announcement, own_addresses
 
 PORT = 8746
 ELSEWHERE = " " * 22
@@ -28,12 +29,10 @@ def _started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "trio_upper", "serve"])
 
 
-def announced(
-    *addresses: str, port: int = PORT, arguments: str = "", tls: bool = False
-) -> list[str]:
+def announced(*addresses: str, port: int = PORT, arguments: str = "", **facts: Any) -> list[str]:
     """Return what a server says that listens on `addresses`, on a machine that has `OWN`."""
     listening = [(address, port) for address in addresses]
-    return announce(listening, OWN, arguments.split(), tls=tls)
+    return Announcement(arguments=arguments.split(), **facts).lines(listening, OWN)
 
 
 def test_a_server_for_this_machine_says_how_to_expose_it() -> None:
@@ -41,8 +40,8 @@ def test_a_server_for_this_machine_says_how_to_expose_it() -> None:
     assert announced("127.0.0.1") == [
         "listening on 127.0.0.1, port 8746; Ctrl-C stops",
         "from this machine:    python -m trio_upper client 127.0.0.1 8746",
-        "from other machines:  not reachable; to change that, stop it and say",
-        f"{ELSEWHERE}python -m trio_upper serve --host 0.0.0.0 --host ::",
+        "from other machines:  not reachable; to allow it, stop this server and run",
+        f"{ELSEWHERE}python -m trio_upper serve --public",
     ]
 
 
@@ -91,9 +90,39 @@ def test_a_loopback_address_is_the_better_one_for_this_machine() -> None:
         ]
 
 
-def test_a_link_local_address_that_was_asked_for_is_named_with_its_scope() -> None:
-    """Only where a wildcard stands for it is there a better address to name."""
-    assert "python -m trio_upper client fe80::7%eth0" in announced("fe80::7%eth0")[2]
+def test_a_link_local_address_needs_the_interface_of_the_other_machine() -> None:
+    """It has the name of ours here; only where a wildcard stands for it is it left out."""
+    assert announced("fe80::7%eth0")[1:] == [
+        "from this machine:    python -m trio_upper client fe80::7%eth0 8746",
+        "from other machines:  python -m trio_upper client fe80::7%INTERFACE 8746",
+        f"{ELSEWHERE}INTERFACE is the other machine's on this network, as eth0",
+    ]
+
+
+def test_where_the_addresses_cannot_be_listed_one_has_to_be_found() -> None:
+    """A sandbox may forbid it; that is no reason not to serve."""
+    lines = Announcement().lines([("0.0.0.0", PORT)], None)
+    assert lines[1:] == [
+        "from this machine:    python -m trio_upper client 127.0.0.1 8746",
+        "from other machines:  python -m trio_upper client ADDRESS 8746",
+        f"{ELSEWHERE}ADDRESS is one of this machine",
+    ]
+    assert Announcement().lines([("127.0.0.1", PORT)], None)[2].endswith("this server and run")
+
+
+def test_a_client_can_trust_the_certificate_by_its_fingerprint() -> None:
+    """Whatever its names and whoever signed it; the command of a server has none."""
+    lines = announced("192.168.1.7", "127.0.0.1", tls=True, fingerprint="SHA256:ab")
+    assert [line.partition("client ")[2] for line in lines[1:]] == [
+        "127.0.0.1 8746 --tls-fingerprint SHA256:ab",
+        "192.168.1.7 8746 --tls-fingerprint SHA256:ab",
+    ]
+
+
+def test_clients_that_need_a_certificate_are_told_so() -> None:
+    """Whose files they are nobody knows here."""
+    *_, last = announced("127.0.0.1", tls=True, client_certificate=True)
+    assert last == "clients need a certificate: add --tls-cert FILE and --tls-key FILE"
 
 
 def test_a_port_of_its_own_stands_in_every_command() -> None:
@@ -107,8 +136,8 @@ def test_a_client_of_a_server_with_tls_needs_tls() -> None:
     """The word for it stands in every client's command, behind the port, and in no server's."""
     assert announced("127.0.0.1", tls=True, arguments="--tls-cert x.pem")[1:] == [
         "from this machine:    python -m trio_upper client 127.0.0.1 8746 --tls",
-        "from other machines:  not reachable; to change that, stop it and say",
-        f"{ELSEWHERE}python -m trio_upper serve --tls-cert x.pem --host 0.0.0.0 --host ::",
+        "from other machines:  not reachable; to allow it, stop this server and run",
+        f"{ELSEWHERE}python -m trio_upper serve --tls-cert x.pem --public",
     ]
     assert announced("0.0.0.0", port=9000, tls=True)[1:] == [
         "from this machine:    python -m trio_upper client 127.0.0.1 9000 --tls",
@@ -130,7 +159,7 @@ def test_a_client_of_a_server_with_tls_needs_tls() -> None:
 def test_the_command_that_exposes_keeps_all_but_the_hosts(arguments: str, kept: str) -> None:
     """What the operator asked for stays; only the addresses are other ones."""
     *_, last = announced("::1", arguments=arguments)
-    assert last == f"{ELSEWHERE}python -m trio_upper serve {kept}--host 0.0.0.0 --host ::"
+    assert last == f"{ELSEWHERE}python -m trio_upper serve {kept}--public"
 
 
 def test_the_commands_are_for_the_way_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,8 +171,10 @@ def test_the_commands_are_for_the_way_it_was_started(monkeypatch: pytest.MonkeyP
 
 def test_words_that_a_shell_would_take_apart_are_quoted() -> None:
     """A file name with a space can be copied as it is shown."""
-    *_, last = announce([("127.0.0.1", PORT)], OWN, ["--tls-cert", "my cert.pem"])
-    assert "--tls-cert 'my cert.pem' --host" in last
+    *_, last = Announcement(arguments=["--tls-cert", "my cert.pem"]).lines(
+        [("127.0.0.1", PORT)], OWN
+    )
+    assert "--tls-cert 'my cert.pem' --public" in last
 
 
 @pytest.mark.parametrize("own", [OWN[:1], [OWN[0], OWN[3]], []])
@@ -152,14 +183,14 @@ def test_a_machine_without_a_network_has_nothing_to_offer(
     own: list[Address], wildcards: list[str]
 ) -> None:
     """A wildcard stands for no address then, and it is exposed already: nothing else helps."""
-    lines = announce([(wildcard, PORT) for wildcard in wildcards], own, [])
+    lines = Announcement().lines([(wildcard, PORT) for wildcard in wildcards], own)
     assert lines[2:] == ["from other machines:  not reachable; this machine is on no network"]
 
 
 def test_a_machine_with_a_network_of_the_other_family_only_cannot_be_reached() -> None:
     """The wildcard of one family does not stand for addresses of the other."""
     own = [address for address in OWN if address.version == 4]
-    [line] = announce([("::", PORT)], own, [])[2:]
+    [line] = Announcement().lines([("::", PORT)], own)[2:]
     assert line.startswith("from other machines:  not reachable")
 
 
@@ -180,6 +211,18 @@ def test_own_addresses_are_those_of_all_interfaces(monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_own_addresses_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not known, which is not the same as none."""
+
+    def fail() -> None:
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(ifaddr, "get_adapters", fail)
+    assert own_addresses() is None
+
+
 def test_this_machine_has_its_loopback_address() -> None:
     """The library is asked as it wants to be asked."""
-    assert IPv4Address("127.0.0.1") in own_addresses()
+    own = own_addresses()
+    assert own is not None
+    assert IPv4Address("127.0.0.1") in own

@@ -20,6 +20,7 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio_upper import __version__
 from trio_upper.cli import bench, client, dialogue, ping, serve
 from trio_upper.cli import output as commands
+from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.client import Options
 from trio_upper.cli.main import main
 from trio_upper.cli.output import say
@@ -386,7 +387,7 @@ def test_serve_has_defaults(serving: Called) -> None:
     assert run("serve") == CODE
     settings, _ = serving.arguments
     assert settings == ServerSettings()
-    assert serving.options == {"arguments": [], "worker": None}
+    assert serving.options == {"announcement": Announcement(), "worker": None}
 
 
 def test_serve_takes_every_option(serving: Called) -> None:
@@ -465,7 +466,7 @@ def test_a_log_in_text_is_for_a_person(serving: Called, capfd: pytest.CaptureFix
     assert " event" in err
     assert "too little" not in err
     assert serving.options == {
-        "arguments": ["--port", "0", "--log-level", "warning"],
+        "announcement": Announcement(arguments=("--port", "0", "--log-level", "warning")),
         "worker": None,
     }
 
@@ -479,7 +480,10 @@ def test_the_words_are_those_of_the_process_where_no_others_are_given(
         main()
     assert caught.value.code == CODE
     assert serving.arguments[0] == ServerSettings(port=0)
-    assert serving.options == {"arguments": ["--port", "0"], "worker": None}
+    assert serving.options == {
+        "announcement": Announcement(arguments=("--port", "0")),
+        "worker": None,
+    }
 
 
 def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFixture[str]) -> None:
@@ -487,7 +491,7 @@ def test_a_log_in_json_is_for_a_machine(serving: Called, capfd: pytest.CaptureFi
     serving.then = lambda: serving.arguments[1].info("event")
     run("serve", "--log-format", "json")
     assert '"event": "event"' in capfd.readouterr().err
-    assert serving.options == {"arguments": None, "worker": None}
+    assert serving.options == {"announcement": None, "worker": None}
 
 
 def test_serve_with_a_certificate_speaks_tls(serving: Called, tmp_path: Path) -> None:
@@ -514,6 +518,64 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     text = complaint(capsys, "serve", f"--tls-cert={missing}", code=1)
     assert text == f"cannot read '{missing}': No such file or directory"
     assert not serving.times
+
+
+def test_serve_public_is_every_address(serving: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", "::1")
+    run("serve", "--public")
+    assert serving.arguments[0] == ServerSettings(hosts=("0.0.0.0", "::"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--public", "--host", "::1"], "--public stands for all addresses; leave out --host"),
+        (
+            ["--tls-self-signed", "--tls-cert", "x.pem"],
+            "--tls-self-signed makes a certificate; leave out --tls-cert",
+        ),
+        (["--tls-self-signed", "--tls-key", "x.pem"], "--tls-key and --tls-client-ca need"),
+    ],
+)
+def test_options_of_serve_that_contradict_each_other(
+    capsys: pytest.CaptureFixture[str], serving: Called, options: list[str], said: str
+) -> None:
+    """It is said which; a server that listens on more than was meant is none."""
+    assert complaint(capsys, "serve", *options).startswith(said)
+    assert not serving.times
+
+
+def test_serve_makes_a_certificate(serving: Called, tmp_path: Path) -> None:
+    """The announcement has its fingerprint; clients need one of their own only if asked for."""
+    for options, needed in [([], False), ([f"--tls-client-ca={ca_file(tmp_path)}"], True)]:
+        assert run("serve", "--tls-self-signed", *options) == CODE
+        assert isinstance(serving.arguments[0].tls, ssl.SSLContext)
+        announcement = serving.options["announcement"]
+        assert announcement.tls
+        assert announcement.fingerprint.startswith("SHA256:")
+        assert announcement.client_certificate is needed
+
+
+def test_a_worker_that_nobody_started_is_explained(
+    capsys: pytest.CaptureFixture[str], serving: Called
+) -> None:
+    """It has no parent that could give it the certificate."""
+    text = complaint(capsys, "serve", "--worker", "1", "--tls-self-signed", code=1)
+    assert text == "--worker is for the processes that --workers starts"
+
+
+def test_a_certificate_that_has_expired_is_a_warning(
+    serving: Called, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At the start; a worker leaves that to its parent."""
+    pair = pair_file(tmp_path, issue("localhost", expired=True))
+    assert run("serve", f"--tls-cert={pair}") == CODE
+    err = capfd.readouterr().err
+    assert "warning" in err
+    assert "the certificate expired on 2001-01-02 00:00 UTC" in err
+    run("serve", f"--tls-cert={pair}", "--worker", "1")
+    assert "expired" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--tls-key", "--tls-client-ca"])

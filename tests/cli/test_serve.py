@@ -1,7 +1,7 @@
 """``serve`` under the signals of its operator, with a server that does what it is told."""
 
+import os
 import signal
-import ssl
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
@@ -12,6 +12,7 @@ from tests.helpers.commands import bound_runs
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.cli import operate, serve
+from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.early import keeping_signals
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import ServerSettings, Totals
@@ -58,6 +59,7 @@ class Fake:
         self.told: list[str] = []
         self.totals = Totals(served=3, bytes_in=10, bytes_out=11)
         self.listening = LISTENING
+        self.listening_hook: Callable[[], object] = lambda: None
         self._busy = busy
         self._to_cut = cut
         self._error = error
@@ -71,6 +73,7 @@ class Fake:
         if self._error:
             raise self._error
         task_status.started(self.listening)
+        self.listening_hook()
         if self.listening:
             await self._over.wait()
 
@@ -98,13 +101,11 @@ def run(
     server: Fake,
     log: Log,
     *,
-    arguments: Sequence[str] | None = None,
-    settings: ServerSettings | None = None,
+    announcement: Announcement | None = None,
 ) -> int:
     """Run ``serve`` with `server` for the real one."""
     monkeypatch.setattr(serve, "Server", server.make)
-    settings = settings or ServerSettings()
-    return serve.run(settings, cast("FilteringBoundLogger", log), arguments=arguments)
+    return serve.run(ServerSettings(), cast("FilteringBoundLogger", log), announcement=announcement)
 
 
 def raising(*numbers: signal.Signals) -> Callable[[], object]:
@@ -186,6 +187,21 @@ def test_what_was_ignored_at_the_start_stays_ignored(monkeypatch: pytest.MonkeyP
     assert ("info", "stopping", {"signal": "SIGTERM"}) in log.events
 
 
+@pytest.mark.parametrize("pid", [None, "1"])
+def test_listeners_for_another_process_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, pid: str | None
+) -> None:
+    """A shell in between has them, and its port is in use; this server listens by itself."""
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    monkeypatch.delenv("LISTEN_PID", raising=False)
+    if pid:
+        monkeypatch.setenv("LISTEN_PID", pid)
+    log = Log(listening=raising(signal.SIGTERM))
+    assert run(monkeypatch, Fake(), log) == 0
+    fields = {"listen_pid": pid, "pid": os.getpid()}
+    assert log.events[0] == ("warning", "listeners are for another process", fields)
+
+
 def test_where_nothing_can_be_listened_on_it_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,7 +224,7 @@ def test_a_person_is_told_what_to_do_next(
 ) -> None:
     """All of it on standard error, each line as one of the program's own."""
     log = Log(listening=raising(signal.SIGTERM))
-    run(monkeypatch, Fake(), log, arguments=[])
+    run(monkeypatch, Fake(), log, announcement=Announcement())
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -224,9 +240,10 @@ def test_the_command_that_exposes_has_the_arguments(
     """They are handed through."""
     server, log = Fake(), Log(listening=raising(signal.SIGTERM))
     server.listening = LISTENING[:1]
-    run(monkeypatch, server, log, arguments=["--port", "0", "--host", "127.0.0.1"])
+    announcement = Announcement(arguments=["--port", "0", "--host", "127.0.0.1"])
+    run(monkeypatch, server, log, announcement=announcement)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith(" serve --port 0 --host 0.0.0.0 --host ::")
+    assert last.endswith(" serve --port 0 --public")
 
 
 def test_clients_of_a_server_with_tls_are_told_so(
@@ -234,8 +251,7 @@ def test_clients_of_a_server_with_tls_are_told_so(
 ) -> None:
     """Their commands work as they are copied."""
     server, log = Fake(), Log(listening=raising(signal.SIGTERM))
-    settings = ServerSettings(tls=ssl.create_default_context())
-    run(monkeypatch, server, log, arguments=[], settings=settings)
+    run(monkeypatch, server, log, announcement=Announcement(tls=True))
     _, *clients = capsys.readouterr().err.splitlines()
     assert [line.endswith(" 5000 --tls") for line in clients] == [True, True]
 
@@ -246,7 +262,7 @@ def test_a_server_that_was_stopped_before_it_listened_announces_nothing(
     """It has no address to log either; that is a clean stop."""
     server, log = Fake(), Log()
     server.listening = []
-    assert run(monkeypatch, server, log, arguments=[]) == 0
+    assert run(monkeypatch, server, log, announcement=Announcement()) == 0
     assert capsys.readouterr() == ("", "")
     assert log.events == [("info", "stopped", TOTALS)]
 
@@ -258,7 +274,7 @@ def test_a_real_server_is_stopped_while_it_looks_a_name_up(
     monkeypatch.setattr(trio.socket, "getaddrinfo", look_up_for_ever)
     log = Log()
     settings = ServerSettings(hosts=("example.lan",), port=0)
-    assert serve.run(settings, cast("FilteringBoundLogger", log), arguments=[]) == 0
+    assert serve.run(settings, cast("FilteringBoundLogger", log), announcement=Announcement()) == 0
     assert capsys.readouterr() == ("", "")
     assert [event for _, event, _ in log.events] == ["stopping", "stopped"]
 
@@ -266,6 +282,17 @@ def test_a_real_server_is_stopped_while_it_looks_a_name_up(
 async def look_up_for_ever(*_: object, **__: object) -> None:
     raising(signal.SIGTERM)()
     await trio.sleep_forever()
+
+
+def test_at_a_terminal_nothing_is_said_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever reads the announcement there need not read it in the log."""
+    server, log = Fake(), Log()
+    server.listening_hook = raising(signal.SIGTERM)
+    run(monkeypatch, server, log, announcement=Announcement(at_terminal=True))
+    assert "listening on 127.0.0.1" in capsys.readouterr().err
+    assert [event for _, event, _ in log.events] == ["stopping", "stopped"]
 
 
 def test_where_a_machine_reads_the_log_nobody_is_told(

@@ -13,7 +13,8 @@ from tests.helpers.commands import bound_runs
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
 
-from trio_upper.cli import serve, supervise
+from trio_upper.cli import operate, serve, supervise
+from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.main import main
 from trio_upper.cli.supervise import share_out, worker_command
 from trio_upper.server.server import ServerSettings
@@ -107,8 +108,11 @@ class Making:
         self._code = code
         self._dead = dead
 
-    async def start(self, command: list[str], listeners: list[trio.SocketListener]) -> Fake:
+    async def start(
+        self, command: list[str], listeners: list[trio.SocketListener], *, secret: bytes
+    ) -> Fake:
         await trio.lowlevel.checkpoint()
+        assert secret == b"secret"
         self.commands.append(command)
         self.addresses = [listener.socket.getsockname() for listener in listeners]
         return Fake(self.orders, code=self._code, dead=self._dead)
@@ -119,7 +123,7 @@ def run(
     making: Making,
     log: Log,
     *,
-    arguments: list[str] | None = None,
+    announcement: Announcement | None = None,
     **settings: Any,
 ) -> int:
     """Run ``serve --workers 2`` with fakes."""
@@ -129,7 +133,8 @@ def run(
         cast("FilteringBoundLogger", log),
         shares=share_out(settings.get("max_clients", 1000), 2),
         words=["serve", "--port", "0"],
-        arguments=arguments,
+        announcement=announcement,
+        pem=b"secret",
     )
 
 
@@ -170,10 +175,10 @@ def test_a_person_is_told_what_to_do_next(
 ) -> None:
     """As by a server alone, with the arguments that it has."""
     log = Log(stopped=lambda: None, listening=raising(signal.SIGTERM))
-    run(monkeypatch, Making(), log, arguments=["--workers", "2"])
+    run(monkeypatch, Making(), log, announcement=Announcement(arguments=["--workers", "2"]))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("trio-upper: listening on 127.0.0.1, port ")
-    assert "serve --workers 2 --host 0.0.0.0" in lines[-1]
+    assert "serve --workers 2 --public" in lines[-1]
 
 
 def test_inherited_listeners_are_handed_on(
@@ -182,9 +187,17 @@ def test_inherited_listeners_are_handed_on(
     """Nobody is told how to expose them: who opened them knows better."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
-        monkeypatch.setattr(supervise, "adopt_listeners", lambda environment: (listener,))
+        monkeypatch.setattr(operate, "adopt_listeners", lambda environment: (listener,))
         making = Making()
-        assert run(monkeypatch, making, Log(listening=raising(signal.SIGTERM)), arguments=[]) == 0
+        assert (
+            run(
+                monkeypatch,
+                making,
+                Log(listening=raising(signal.SIGTERM)),
+                announcement=Announcement(),
+            )
+            == 0
+        )
         assert making.addresses == [bound.getsockname()]
     assert capsys.readouterr().err == ""
 
@@ -284,7 +297,7 @@ def test_the_number_of_workers(
     """One is this process; 0 is one for each core that it may use."""
     assert exit_code("serve", *arguments) == code
     assert called["count"] == count
-    assert called["arguments"] == arguments
+    assert called["announcement"].arguments == tuple(arguments)
     assert called.get("words", ["serve", *arguments]) == ["serve", *arguments]
 
 
@@ -363,7 +376,7 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as bound:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
         monkeypatch.setattr(Parent, "of_worker", lambda: Parent(theirs))
-        monkeypatch.setattr(serve, "adopt_listeners", lambda environment: (listener,))
+        monkeypatch.setattr(operate, "adopt_listeners", lambda environment: (listener,))
         ours.settimeout(TIMEOUT_SECONDS)
         yield ours
 
@@ -384,7 +397,10 @@ def work(log: Log, tasks: Callable[[], object], *, worker: int | None = 3) -> in
     serve._serve = serving  # type: ignore[assignment]
     try:
         return serve.run(
-            ServerSettings(), cast("FilteringBoundLogger", log), arguments=[], worker=worker
+            ServerSettings(),
+            cast("FilteringBoundLogger", log),
+            announcement=Announcement(),
+            worker=worker,
         )
     finally:
         serve._serve = plain

@@ -16,6 +16,8 @@ from tests.helpers.program import LOCALHOST, Ended, Server, client, neighbour, o
 from tests.helpers.streams import ask, receive, receive_all
 from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
 
+from trio_upper.tls import fingerprint
+
 SHUTDOWN_NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
 
@@ -61,6 +63,30 @@ async def shake_hands(
         await trio.aclose_forcefully(transport)
         raise
     return stream
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_self_made_certificate_has_the_announced_fingerprint(workers: str) -> None:
+    """From nothing to TLS in one step; workers share it."""
+    options = ("--tls-self-signed", "--workers", workers, "--log-format", "text")
+    async with serving(*options) as server:
+        await server.line("from this machine")
+        announced = {word for word in server.stderr.decode().split() if word.startswith("SHA256:")}
+        seen: set[str] = set()
+        for _ in range(8):  # one of them accepts
+            stream = await shake_hands(await server.connect(), unverified())
+            seen.add(fingerprint(stream.getpeercert(binary_form=True)))
+            assert await ask(stream, b"hi") == b"HI"
+            await stream.aclose()
+        assert seen == announced
+
+
+def unverified() -> ssl.SSLContext:
+    """Return a context that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def test_messages_are_answered_over_tls(files: Files) -> None:

@@ -15,7 +15,7 @@ import trio
 from tests.helpers.listening import listener_on, listening
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
-from trio_upper.server.workers import Order, Parent, WorkerProcess
+from trio_upper.server.workers import NotAWorker, Order, Parent, WorkerProcess, take_secret
 
 # More orders than a line holds; see unix(7).
 FLOOD = 2000
@@ -70,6 +70,24 @@ async def test_the_line_is_the_standard_input_of_a_worker() -> None:
         parent._line.close()
 
 
+async def test_a_secret_comes_before_all_orders() -> None:
+    """However many follow it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall((6).to_bytes(4) + b"secret" + Order.DRAIN)
+        assert take_secret(line=theirs.fileno()) == b"secret"
+        parent = Parent.of_worker(line=theirs.fileno())
+        assert await parent.next_order() is Order.DRAIN
+        parent._line.close()
+
+
+@pytest.mark.parametrize("find", [take_secret, Parent.of_worker])
+def test_a_process_that_is_not_a_worker_has_no_parent(find: Callable[..., object]) -> None:
+    """Somebody has typed what a parent writes; it is explained."""
+    with open(os.devnull) as file, pytest.raises(NotAWorker, match=r"^--worker is for "):  # noqa: PTH123
+        find(line=file.fileno())
+
+
 # ------------------------------------------------------------------ the process
 
 # It writes what it was started with, says that it is ready, and ends when it has an order.
@@ -93,6 +111,12 @@ REPORT = """if True:
     line = socket.socket(fileno=0)
     line.send(b"r")
     line.recv(100)
+"""
+
+TELL_SECRET = """if True:
+    import pathlib, sys
+    from trio_upper.server.workers import take_secret
+    pathlib.Path(sys.argv[1]).write_bytes(take_secret())
 """
 
 SLEEP = "import time; time.sleep(60)"
@@ -162,6 +186,18 @@ async def test_an_order_is_not_lost_behind_others() -> None:
             worker.tell(Order.DRAIN)
         assert await worker.ready()
         assert await worker.ended() in {3, 4}
+
+
+async def test_a_worker_gets_its_secret(tmp_path: Path) -> None:
+    """It is on the line before the program starts, and nowhere else."""
+    path, secret = tmp_path / "told", b"secret" * 1000
+    command = [sys.executable, "-c", TELL_SECRET, str(path)]
+    with trio.fail_after(TIMEOUT_SECONDS), listening() as bound:
+        async with listener_on(bound) as listener:
+            worker = await WorkerProcess.start(command, [listener], secret=secret)
+            assert await worker.ended() == 0
+            worker.close()
+    assert path.read_bytes() == secret
 
 
 async def test_totals_are_asked_for_when_a_worker_serves() -> None:

@@ -2,58 +2,104 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from trio_upper.cli.invocation import shown_command
 from trio_upper.platform import quote_command
 from trio_upper.protocol import DEFAULT_HOST
 
-EXPOSE = ("--host", "0.0.0.0", "--host", "::")  # noqa: S104 - it is what the person is told
+# What a command is indented by that stands below another one.
+INDENT = " " * 22
 
 Address = IPv4Address | IPv6Address
 
 
-def announce(
-    listening: Sequence[tuple[str, int]],
-    own: Iterable[Address],
-    arguments: Sequence[str],
-    *,
-    tls: bool = False,
-) -> list[str]:
-    """Return the lines to print when a server is ready.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a person needs to know of a server, but for where it listens.
 
-    `listening` are the addresses and ports that are open, `own` the addresses of this machine,
-    `arguments` the words after ``serve`` on the command line, for the command that would expose it,
-    `tls` whether clients need it.
+    `arguments` are the words after ``serve`` on the command line, for the command that would expose
+    it. `tls` is whether clients need TLS, `fingerprint` what they can trust its certificate by, and
+    `client_certificate` whether they need one of their own. `at_terminal` is whether the person
+    reads the log, too, which then need not say the same.
     """
-    port = listening[0][1]
-    opened = [ipaddress.ip_address(address) for address, _ in listening]
-    where = " and ".join(str(address) for address in opened)
-    here = next((_loopback(address) for address in opened if _is_local(address)), opened[0])
-    elsewhere = [_client(address, port, tls=tls) for address in _reachable(opened, own)]
-    lines = [
-        f"listening on {where}, port {port}; Ctrl-C stops",
-        f"from this machine:    {_client(here, port, tls=tls)}",
-    ]
-    if not elsewhere and any(address.is_unspecified for address in opened):
-        return [*lines, "from other machines:  not reachable; this machine is on no network"]
-    if not elsewhere:
-        lines.append("from other machines:  not reachable; to change that, stop it and say")
-        elsewhere = [
-            quote_command([*shown_command(), "serve", *_without_hosts(arguments), *EXPOSE])
+
+    arguments: Sequence[str] = ()
+    tls: bool = False
+    fingerprint: str | None = None
+    client_certificate: bool = False
+    at_terminal: bool = False
+
+    def lines(
+        self, listening: Sequence[tuple[str, int]], own: Sequence[Address] | None
+    ) -> list[str]:
+        """Return the lines to print when the server is ready.
+
+        `listening` are the addresses and ports that are open, `own` the addresses of this machine;
+        None: nobody knows.
+        """
+        port = listening[0][1]
+        opened = [ipaddress.ip_address(address) for address, _ in listening]
+        where = " and ".join(str(address) for address in opened)
+        here = next((_loopback(address) for address in opened if _is_local(address)), opened[0])
+        lines = [
+            f"listening on {where}, port {port}; Ctrl-C stops",
+            f"from this machine:    {self._client(str(here), port)}",
+            *self._elsewhere(opened, own, port),
         ]
-        return lines + [" " * 22 + command for command in elsewhere]
-    first, *more = elsewhere
-    return [*lines, f"from other machines:  {first}", *(" " * 22 + command for command in more)]
+        if self.client_certificate:
+            lines.append("clients need a certificate: add --tls-cert FILE and --tls-key FILE")
+        return lines
+
+    def _elsewhere(
+        self, opened: Sequence[Address], own: Sequence[Address] | None, port: int
+    ) -> list[str]:
+        exposed = any(address.is_unspecified for address in opened)
+        if exposed and own is None:
+            command = self._client("ADDRESS", port)
+            return [f"from other machines:  {command}", f"{INDENT}ADDRESS is one of this machine"]
+        reachable = _reachable(opened, own or ())
+        if reachable:
+            first, *more = [self._client(_for_others(address), port) for address in reachable]
+            lines = [f"from other machines:  {first}", *(INDENT + command for command in more)]
+            if any("%" in str(address) for address in reachable):
+                lines.append(f"{INDENT}INTERFACE is the other machine's on this network, as eth0")
+            return lines
+        if exposed:
+            return ["from other machines:  not reachable; this machine is on no network"]
+        command = quote_command(
+            [*shown_command(), "serve", *_without_hosts(self.arguments), "--public"]
+        )
+        return [
+            "from other machines:  not reachable; to allow it, stop this server and run",
+            INDENT + command,
+        ]
+
+    def _client(self, address: str, port: int) -> str:
+        # With host and port, also the default ones: a client at a terminal asks for neither then.
+        words = [*shown_command(), "client", address, str(port)]
+        if self.fingerprint:
+            words += ["--tls-fingerprint", self.fingerprint]
+        elif self.tls:
+            words.append("--tls")
+        return quote_command(words)
 
 
-def own_addresses() -> list[Address]:
-    """Return the addresses of all interfaces of this machine, without their scopes."""
+def own_addresses() -> list[Address] | None:
+    """Return the addresses of all interfaces of this machine, without their scopes.
+
+    None: the system does not list them.
+    """
     import ifaddr
 
+    try:
+        adapters = list(ifaddr.get_adapters())
+    except OSError:
+        return None
     return [
         ipaddress.ip_address(ip.ip if isinstance(ip.ip, str) else ip.ip[0])
-        for adapter in ifaddr.get_adapters()
+        for adapter in adapters
         for ip in adapter.ips
     ]
 
@@ -85,12 +131,10 @@ def _reachable(opened: Iterable[Address], own: Iterable[Address]) -> list[Addres
     return found
 
 
-def _client(address: Address, port: int, *, tls: bool) -> str:
-    # With host and port, also where they are the defaults: a client at a terminal asks for neither.
-    words = [*shown_command(), "client", str(address), str(port)]
-    if tls:
-        words.append("--tls")
-    return quote_command(words)
+def _for_others(address: Address) -> str:
+    """Return `address` as other machines have it: the scope of ours means nothing to them."""
+    bare, scoped, _ = str(address).partition("%")
+    return f"{bare}%INTERFACE" if scoped else bare
 
 
 def _without_hosts(arguments: Sequence[str]) -> list[str]:

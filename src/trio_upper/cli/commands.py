@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,10 +23,18 @@ from trio_upper.cli.output import is_terminal, say
 from trio_upper.measure.settings import LoadSettings, PingSettings
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
+if TYPE_CHECKING:
+    from trio_upper.cli.announcement import Announcement
+    from trio_upper.server.certificates import ServerTLS
+
 # What the variables of all options begin with.
 PREFIX = "TRIO_UPPER"
 
 DEFAULT = click.core.ParameterSource.DEFAULT
+COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+
+# What --public stands for.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - it is what the option is for
 
 PING = PingSettings()
 LOAD = LoadSettings()
@@ -99,6 +108,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     help="Address to listen on; may be repeated. 0.0.0.0 and :: expose the server.",
 )
 @click.option(
+    "--public", is_flag=True, help="Listen on all addresses of this machine, IPv4 and IPv6."
+)
+@click.option(
     "--port",
     type=ListeningPort(),
     default=DEFAULT_PORT,
@@ -146,6 +158,11 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     help="Demand a client certificate signed by a CA in FILE.",
 )
 @click.option(
+    "--tls-self-signed",
+    is_flag=True,
+    help="Serve TLS with a key and a certificate made at the start, in memory.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -162,11 +179,13 @@ def serve(
     words: Sequence[str],
     /,
     host: tuple[str, ...],
+    public: bool,
     workers: int,
     worker: int | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    tls_self_signed: bool,
     log_format: str,
     log_level: str,
     **settings: Any,
@@ -174,37 +193,91 @@ def serve(
     """Serve: answer every client in upper case.
 
     \b
-    python -m trio_upper serve                           for this machine alone
-    python -m trio_upper serve --host 0.0.0.0 --host ::  for every machine that can reach it
+    python -m trio_upper serve                             for this machine alone
+    python -m trio_upper serve --public                    for every machine that can reach it
+    python -m trio_upper serve --public --tls-self-signed  the same, encrypted
     """  # noqa: D301 - click wants the character, not two
     from trio_upper.cli import serve as command
+    from trio_upper.cli import supervise
     from trio_upper.cli.log import open_log
-    from trio_upper.platform import HAS_WORKERS, usable_cores
     from trio_upper.server.server import ServerSettings
 
-    tls = None
-    if tls_cert:
-        from trio_upper.tls import server_context
-
-        with failing():
-            tls = server_context(cert=tls_cert, key=tls_key, client_ca=tls_client_ca)
-    elif tls_key or tls_client_ca:
-        raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     if worker is None:  # its options are the words to its parent
-        leave_listeners_alone("host", "port")
-    told = ServerSettings(hosts=host or (DEFAULT_HOST,), tls=tls, **settings)
-    arguments = words[words.index("serve") + 1 :] if log_format == "text" else None
-    if workers != 1 and not HAS_WORKERS:
-        raise click.UsageError("--workers must be 1: processes cannot share a port on this system")
-    if (count := workers or usable_cores()) == 1:
-        with open_log(log_format, log_level) as log:
-            return command.run(told, log, arguments=arguments, worker=worker)
-    from trio_upper.cli import supervise
-
+        leave_listeners_alone("host", "port", "public")
+    hosts = choose_hosts(host, public=public)
+    count = choose_workers(workers)
+    tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
+    told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
     with failing(click.UsageError):
         shares = supervise.share_out(told.max_clients, count)
+    announcement = announce(words, tls) if log_format == "text" else None
     with open_log(log_format, log_level) as log:
-        return supervise.run(told, log, shares=shares, words=words, arguments=arguments)
+        if tls and worker is None and (why := tls.warning(datetime.now(UTC))):
+            log.warning("certificate is not in order", why=why)
+        if count == 1:
+            return command.run(told, log, announcement=announcement, worker=worker)
+        pem = tls.pem if tls and tls_self_signed else b""
+        return supervise.run(
+            told, log, shares=shares, words=words, announcement=announcement, pem=pem
+        )
+
+
+def choose_hosts(hosts: tuple[str, ...], *, public: bool) -> tuple[str, ...]:
+    """Return what to listen on; a list from the environment may be blank, and is overridden."""
+    if public and click.get_current_context().get_parameter_source("host") is COMMAND_LINE:
+        raise click.UsageError("--public stands for all addresses; leave out --host")
+    return EVERYWHERE if public else hosts or (DEFAULT_HOST,)
+
+
+def choose_workers(workers: int) -> int:
+    """Return how many processes are to serve."""
+    from trio_upper.platform import HAS_WORKERS, usable_cores
+
+    if workers != 1 and not HAS_WORKERS:
+        raise click.UsageError("--workers must be 1: processes cannot share a port on this system")
+    return workers or usable_cores()
+
+
+def server_tls(
+    cert: Path | None,
+    key: Path | None,
+    client_ca: Path | None,
+    *,
+    self_signed: bool,
+    worker: object,
+) -> "ServerTLS | None":
+    """Return what the options of TLS ask for; a worker has a self-made certificate of its parent.
+
+    Error handling: what cannot be used ends the program, with a line that says why.
+    """
+    if cert and self_signed:
+        raise click.UsageError("--tls-self-signed makes a certificate; leave out --tls-cert")
+    if (key and not cert) or (client_ca and not cert and not self_signed):
+        raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
+    if not (cert or self_signed):
+        return None
+    from trio_upper.cli.announcement import own_addresses
+    from trio_upper.server.certificates import load, load_pem, make_self_signed
+    from trio_upper.server.workers import take_secret
+
+    with failing():
+        if cert:
+            return load(cert=cert, key=key, client_ca=client_ca)
+        pem = take_secret() if worker else make_self_signed(own_addresses() or ())
+        return load_pem(pem, client_ca=client_ca)
+
+
+def announce(words: Sequence[str], tls: "ServerTLS | None") -> "Announcement":
+    """Return what a person is told about the server that `words` start."""
+    from trio_upper.cli.announcement import Announcement
+
+    return Announcement(
+        arguments=tuple(words[words.index("serve") + 1 :]),
+        tls=tls is not None,
+        fingerprint=tls.fingerprint if tls else None,
+        client_certificate=tls.needs_client_certificate if tls else False,
+        at_terminal=is_terminal(sys.stderr),
+    )
 
 
 def leave_listeners_alone(*options: str) -> None:

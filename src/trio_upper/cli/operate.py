@@ -1,15 +1,17 @@
 """A service, which is a server or a supervisor of several, under the signals of its operator."""
 
+import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from trio_upper.cli.announcement import announce, own_addresses
+from trio_upper.cli.announcement import Announcement, own_addresses
 from trio_upper.cli.early import kept_signals, stop_signals
 from trio_upper.cli.output import say
 from trio_upper.platform import REPORT_SIGNAL
+from trio_upper.server.inherited import adopt_listeners, are_passed
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -29,6 +31,18 @@ class Service(Protocol):
 
     def cut(self) -> None:
         """Stop at once."""
+
+
+def take_listeners(log: "FilteringBoundLogger") -> tuple[trio.SocketListener, ...]:
+    """Return the listeners that were passed to this process, if any; `CannotListen` escapes.
+
+    Those of another process are left to it, with a warning: this one listens by itself, and may
+    find the port in use.
+    """
+    if "LISTEN_FDS" in os.environ and not are_passed(os.environ):
+        for_whom = os.environ.get("LISTEN_PID")
+        log.warning("listeners are for another process", listen_pid=for_whom, pid=os.getpid())
+    return adopt_listeners(os.environ)
 
 
 async def operate(
@@ -76,20 +90,18 @@ async def _obey(
             service.drain()
 
 
-def announcing(
-    log: "FilteringBoundLogger", arguments: Sequence[str] | None, *, tls: bool
-) -> Started:
+def announcing(log: "FilteringBoundLogger", announcement: Announcement | None) -> Started:
     """Return what logs where a service listens, if anywhere, and announces it to a person.
 
-    `arguments` are the words after ``serve``; None: there is no person. `tls` is whether clients
-    need it.
+    `announcement` None: there is no person. At a terminal nothing is said twice.
     """
 
     async def started(listening: Addresses) -> None:
-        for address, port in listening:
-            log.info("listening", address=address, port=port)
-        if arguments is not None and listening:
-            for line in announce(listening, own_addresses(), arguments, tls=tls):
+        if not (announcement and announcement.at_terminal):
+            for address, port in listening:
+                log.info("listening", address=address, port=port)
+        if announcement and listening:
+            for line in announcement.lines(listening, own_addresses()):
                 say(line)
 
     return started

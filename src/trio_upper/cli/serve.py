@@ -1,19 +1,17 @@
 """``serve``: one server, alone or as the worker of a parent."""
 
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from trio_upper.cli.operate import announcing, operate
+from trio_upper.cli.announcement import Announcement
+from trio_upper.cli.operate import announcing, operate, take_listeners
 from trio_upper.cli.run import Ending, run_command
-from trio_upper.server.inherited import adopt_listeners
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import Server, ServerSettings
-from trio_upper.server.workers import Order, Parent
+from trio_upper.server.workers import NotAWorker, Order, Parent
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -23,30 +21,30 @@ def run(
     settings: ServerSettings,
     log: "FilteringBoundLogger",
     *,
-    arguments: Sequence[str] | None = None,
+    announcement: Announcement | None = None,
     worker: int | None = None,
 ) -> int:
     """Serve until a signal, or the parent of a worker, says stop.
 
     Returns the exit code: 0 after a clean drain, 1 when clients were cut or listening failed.
-    `arguments` are the words after ``serve``, for the announcement to a person; None: nobody reads
-    it, the log goes to a machine. `worker` is the number of this process if it is a worker.
+    `announcement` is for a person; None: the log goes to a machine. `worker` is the number of this
+    process if it is a worker.
     """
-    job = partial(_serve, settings, log, arguments, worker)
-    return run_command(job, failures=(CannotListen,))
+    job = partial(_serve, settings, log, announcement, worker)
+    return run_command(job, failures=(CannotListen, NotAWorker))
 
 
 async def _serve(
     settings: ServerSettings,
     log: "FilteringBoundLogger",
-    arguments: Sequence[str] | None,
+    announcement: Announcement | None,
     worker: int | None,
 ) -> Ending:
-    listeners = adopt_listeners(os.environ)
     if worker is not None:
         log = log.bind(worker=worker)
+    listeners = take_listeners(log)
     server = Server(replace(settings, inherited=listeners), log)
-    started = announcing(log, None if listeners else arguments, tls=settings.tls is not None)
+    started = announcing(log, None if listeners else announcement)
     async with trio.open_nursery() as nursery:
         if worker is not None:
             parent = Parent.of_worker()

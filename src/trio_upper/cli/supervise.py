@@ -1,17 +1,16 @@
 """``serve --workers``: a parent of servers under the signals of its operator."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.invocation import own_command
-from trio_upper.cli.operate import announcing, operate
+from trio_upper.cli.operate import announcing, operate, take_listeners
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.platform import keep_exit_codes
-from trio_upper.server.inherited import adopt_listeners
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.server import ServerSettings
 from trio_upper.server.supervisor import CannotStart, HeldListeners, Supervisor
@@ -27,17 +26,19 @@ def run(
     *,
     shares: Sequence[int],
     words: Sequence[str],
-    arguments: Sequence[str] | None,
+    announcement: Announcement | None,
+    pem: bytes = b"",
 ) -> int:
     """Have workers serve until a signal says stop, one for each of `shares`.
 
     A share is the number of clients that a worker may have, see `share_out`. `words` are the
-    command line, from which the workers have their options; `arguments` are as in `serve.run`.
+    command line, from which the workers have their options; `announcement` is as in `serve.run`.
+    `pem` is the key and certificate that they share, if they have none in a file.
 
     Returns the exit code: 0 after a clean drain, 1 when a worker cut clients or was killed, when
     listening failed, or when no worker could be started.
     """
-    job = partial(_supervise, settings, log, shares, words, arguments)
+    job = partial(_supervise, settings, log, shares, words, announcement, pem)
     return run_command(job, failures=(CannotListen, CannotStart))
 
 
@@ -46,14 +47,15 @@ async def _supervise(
     log: "FilteringBoundLogger",
     shares: Sequence[int],
     words: Sequence[str],
-    arguments: Sequence[str] | None,
+    announcement: Announcement | None,
+    pem: bytes,
 ) -> Ending:
     keep_exit_codes()
-    inherited = adopt_listeners(os.environ)
+    inherited = take_listeners(log)
 
     async def start(number: int, listeners: Sequence[trio.SocketListener]) -> WorkerProcess:
         command = worker_command(words, number, shares[number - 1])
-        return await WorkerProcess.start(command, listeners)
+        return await WorkerProcess.start(command, listeners, secret=pem)
 
     supervisor = Supervisor(
         HeldListeners(settings.hosts, settings.port, inherited),
@@ -62,7 +64,7 @@ async def _supervise(
         count=len(shares),
         grace=settings.grace,
     )
-    started = announcing(log, None if inherited else arguments, tls=settings.tls is not None)
+    started = announcing(log, None if inherited else announcement)
     await operate(supervisor, log, started=started, report=supervisor.report)
     log.info("stopped")
     return 0 if supervisor.clean else 1

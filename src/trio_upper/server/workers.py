@@ -26,6 +26,9 @@ from trio_upper.server.inherited import FIRST_PASSED
 # What a worker says, once: clients are served from now on.
 READY = b"r"
 
+# What precedes a secret on the line: its size. It is the first thing there.
+SIZE_BYTES = 4
+
 # What cannot be had when there is no process, no thread or no memory for a worker.
 START_ERRORS = (OSError, RuntimeError, MemoryError)
 
@@ -55,6 +58,29 @@ class Order(bytes, enum.Enum):
     CUT = b"c"
 
 
+class NotAWorker(ValueError):
+    """A process has no parent that it works for; the text says so to a person."""
+
+
+def _line_to_parent(descriptor: int) -> socket.socket:
+    with contextlib.suppress(OSError):
+        return socket.socket(fileno=os.dup(descriptor))
+    raise NotAWorker("--worker is for the processes that --workers starts")
+
+
+def take_secret(*, line: int = 0) -> bytes:
+    """Wait for the secret that the parent of this worker has for it, and return it.
+
+    It is on the line before all else: neither a command line nor an environment hides it, and no
+    file of it is left.
+
+    Error handling: `NotAWorker` if `line` does not lead to a parent.
+    """
+    with _line_to_parent(line) as duplicate:
+        size = int.from_bytes(duplicate.recv(SIZE_BYTES, socket.MSG_WAITALL))
+        return duplicate.recv(size, socket.MSG_WAITALL)
+
+
 class Parent:
     """What a worker knows of its parent: the other end of `line`."""
 
@@ -63,8 +89,11 @@ class Parent:
 
     @classmethod
     def of_worker(cls, *, line: int = 0) -> Self:
-        """Return the parent of this process, which is a worker: descriptor `line` leads to it."""
-        return cls(socket.socket(fileno=os.dup(line)))
+        """Return the parent of this process, which is a worker: descriptor `line` leads to it.
+
+        Error handling: `NotAWorker` if it does not.
+        """
+        return cls(_line_to_parent(line))
 
     async def tell_ready(self, listening: object = None) -> None:  # noqa: ARG002 - it knows where
         """Say that clients are served from now on."""
@@ -121,8 +150,14 @@ class WorkerProcess:
         line.setblocking(False)
 
     @classmethod
-    async def start(cls, command: Sequence[str], listeners: Iterable[trio.SocketListener]) -> Self:
-        """Start `command`, a server that adopts `listeners`.
+    async def start(
+        cls,
+        command: Sequence[str],
+        listeners: Iterable[trio.SocketListener],
+        *,
+        secret: bytes = b"",
+    ) -> Self:
+        """Start `command`, a server that adopts `listeners`, and takes `secret`.
 
         It has a session of its own: Ctrl-C at a terminal is for the parent alone.
 
@@ -132,6 +167,8 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as undo, theirs:
             undo.enter_context(ours)
+            if secret:
+                ours.sendall(len(secret).to_bytes(SIZE_BYTES) + secret)
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-ISc", BECOME, ",".join(map(str, numbers)), *command],
                 stdin=theirs,
