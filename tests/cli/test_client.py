@@ -23,7 +23,7 @@ from tests.helpers.commands import (
 from tests.helpers.streams import NoHalfClose
 from trio.testing import MemoryReceiveStream, wait_all_tasks_blocked
 
-from trio_upper.cli import client
+from trio_upper.cli import client, output
 from trio_upper.cli.client import (
     AT_ONCE_SECONDS,
     CLOSE_SECONDS,
@@ -445,8 +445,13 @@ def test_a_connection_that_takes_long_is_said_to_be_tried(
     world: World, monkeypatch: pytest.MonkeyPatch, delay: float, options: Options, said: str
 ) -> None:
     """Once, where somebody sees it and has not asked for quiet, whether it comes about or not."""
+
+    async def tell_in_virtual_time(text: str) -> None:
+        output.say(text)  # not in a thread: the clock would not wait for it
+
     screen = Screen()
     monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(client, "tell", tell_in_virtual_time)
     world.delay = delay
     assert run(["hello"], options) == 0
     assert screen.getvalue() == said
@@ -468,6 +473,18 @@ def test_nobody_is_told_where_nobody_sees_it(
     world.delay = 100
     assert run(["hello"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_typed_line_that_the_terminal_cut_is_named(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal takes 4095 bytes of a line, and drops the rest in silence."""
+    monkeypatch.setattr(sys, "stdin", Screen())
+    world.input.put_data(b"x" * 4095 + b"\n")
+    world.input.put_eof()
+    assert run() == 0
+    assert world.output.written == b"X" * 4095 + b"\n"
+    assert "cut this line after 4095 bytes" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ the progress
@@ -526,7 +543,7 @@ def test_progress_is_taken_away_before_anything_is_said(
     world: World, meter: type[Meter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is a line of its own."""
-    monkeypatch.setattr(client, "say", meter.seen.append)
+    monkeypatch.setattr(output, "say", meter.seen.append)
     world.meets(saying(b"HEL"))
     assert run(["hello"]) == 1
     assert meter.seen[:2] == ["shown", "taken away"]

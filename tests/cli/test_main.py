@@ -906,3 +906,50 @@ def test_a_key_without_a_certificate_is_explained(
     text = complaint(capsys, "client", "--tls-key", "key.pem", code=1)
     assert "needs the certificate that it belongs to" in text
     assert not talking.times
+
+
+class Unwritable(io.StringIO):
+    """A standard stream that takes nothing."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["client", "--help"]])
+@pytest.mark.parametrize(
+    ("stdout", "why"), [(Unwritable(), "the disk is full"), (None, "it is closed")]
+)
+def test_help_that_cannot_be_written_is_one_line(
+    arguments: list[str],
+    stdout: io.StringIO | None,
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And exit code 1: nobody has been helped."""
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"trio-upper: cannot write to standard output: {why}")
+    assert err.count("\n") == 1
+
+
+def test_usage_that_cannot_be_written_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nowhere to say more."""
+    monkeypatch.setattr(sys, "stderr", Unwritable())
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+
+
+def test_an_error_of_the_system_in_a_command_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for one of standard output."""
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "a bug")
+
+    monkeypatch.setattr("trio_upper.cli.client.run", fail)
+    with pytest.raises(OSError, match="a bug"):
+        main(["client", "example.lan", "80", "-m", "hello"])

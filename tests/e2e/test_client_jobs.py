@@ -203,6 +203,33 @@ async def test_a_wrapper_is_stopped_too(words: list[str]) -> None:
         await sends_half_a_line(person, label)
 
 
+# A pipe for input, a terminal for output
+
+
+async def test_replies_at_a_terminal_are_escaped_also_from_a_pipe() -> None:
+    """Title, clear screen, clipboard: nothing that a server says drives the terminal."""
+    async with peer(peers.upper) as port, shell(DASH) as person:
+        client = shell_command("client", LOCALHOST, str(port))
+        typed = r"\033]0;\007\302\2332j\n"
+        await person.types(f"printf '{typed}' | {client}; echo status=$?", NEWLINE)
+        await person.sees(r"\\x1b\]0;\\x07\\u009b2J\s")
+        await person.sees("status=0")
+        assert b"\x1b]" not in person.raw
+
+
+async def test_a_line_that_the_terminal_cut_is_named_in_a_pipe(tmp_path: Path) -> None:
+    """With the output in a file the terminal edits lines itself, and drops what is too long."""
+    replies = tmp_path / "replies"
+    async with peer(peers.upper) as port, shell(DASH) as person:
+        await person.types(f"{shell_command('client', LOCALHOST, str(port))} > {replies}", NEWLINE)
+        await eventually(replies.exists)
+        await person.types("x" * 5000, NEWLINE)
+        await person.sees("the terminal cut this line after 4095 bytes")
+        await person.types(CTRL_D)
+        await at_shell(person)
+    assert replies.read_bytes() == b"X" * 4095 + b"\n"
+
+
 # Signals that end a process
 
 ENDING = [

@@ -12,7 +12,7 @@ from typing import Self
 
 import trio
 
-from trio_upper.cli.output import is_terminal, say, sole_error
+from trio_upper.cli.output import Sink, escaped, is_terminal, named_cuts, sole_error, tell
 from trio_upper.cli.progress import Meter
 from trio_upper.cli.run import leave, run_job
 from trio_upper.cli.signals import until_signal
@@ -44,7 +44,6 @@ QUOTED_CHARACTERS = 200
 SLOW_SECONDS = 1.0
 
 Source = AsyncIterable[bytes]
-Sink = Callable[[bytes], Awaitable[object]]
 Tell = Callable[[str], Awaitable[object]]
 
 
@@ -84,22 +83,28 @@ class _Unconnected(Exception):
 
 async def _talk(target: Target, messages: Sequence[str], options: Options, host_given: bool) -> int:
     # Closing the output may show that the disk is full: only after that is there a result to tell.
-    async with open_output() as output, await _open_source(messages) as source:
+    async with (
+        open_output() as output,
+        escaped(output.send_all) as sink,
+        await _open_source(messages) as source,
+    ):
+        if is_terminal(sys.stdin) and not messages:
+            source = named_cuts(source)
         retries = Retries(options.connection.wait)
         while True:
             connection = await _connect(target, options, retries, host_given)
             if options.verbose:
-                say(str(connection))
-            outcome = await _transfer(connection.stream, source, output.send_all, options)
+                await tell(str(connection))
+            outcome = await _transfer(connection.stream, source, sink, options)
             # Messages can be sent again, and nobody has had a reply. What was read from standard
             # input is gone.
             if not (messages and outcome.hung_up and await retries.pause()):
                 break
             source = _Lines(messages)
     if not (outcome.complete or options.quiet or options.verbose):
-        say(str(connection))
+        await tell(str(connection))
     for line in explain(outcome, options):
-        say(line)
+        await tell(line)
     return 0 if outcome.complete else 1
 
 
@@ -176,13 +181,12 @@ class _Timed:
         now = trio.current_time()
         for _ in range(replies.count(b"\n")):
             self._replies += 1
-            say(f"reply {self._replies} in {(now - self._sent.popleft()) * 1e3:.3f} ms")
+            await tell(f"reply {self._replies} in {(now - self._sent.popleft()) * 1e3:.3f} ms")
 
 
 async def _tell(text: str) -> None:
     if is_terminal(sys.stderr):
-        say(text)
-    await trio.lowlevel.checkpoint()
+        await tell(text)
 
 
 async def dial(

@@ -1,9 +1,12 @@
 """The program: runs a command, and makes a line and an exit code of what it was told wrong."""
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
@@ -49,15 +52,47 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stack.enter_context(keeping_signals())
             if sys.stderr and wants_json(words, os.environ):
                 stack.enter_context(contextlib.redirect_stderr(JSONLines(sys.stderr)))
-        code = _run(words)
+        if sys.stdout is None:
+            stack.enter_context(contextlib.redirect_stdout(Closed()))
+        try:
+            code = _run(words)
+        except OSError as error:
+            if not _is_clicks(error):
+                raise
+            code = _unwritable(error)
     sys.exit(code)
+
+
+class Closed(io.TextIOBase):
+    """Standard output that was closed at the start (``>&-``): click says nothing of that itself."""
+
+    def write(self, _: str) -> int:
+        """Raise what the system would."""
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _is_clicks(error: OSError) -> bool:
+    """Tell whether click failed to write its help or version, which it leaves to its caller."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+
+
+def _unwritable(error: OSError) -> int:
+    """Say that standard output cannot be written, and return the exit code, as commands do."""
+    from trio_upper.stdio.streams import output_error
+
+    # What is left in its buffer would fail once more at the exit, with a code of the interpreter's.
+    sys.stdout = None
+    say(str(output_error(1, error)))
+    return 1
 
 
 def _run(words: Sequence[str]) -> int:
     try:
         code: int = cli.main(args=words, obj=words, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        with contextlib.suppress(OSError):  # what shows it is standard error
+            error.show()
         code = error.exit_code
     except click.UsageError as error:
         say(explain(error))

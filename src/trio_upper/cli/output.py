@@ -1,8 +1,14 @@
 """What all commands share of saying something to a person."""
 
-import contextlib
+import os
 import sys
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TextIO
+
+from trio_upper.terminal.escape import Escaper
+
+Sink = Callable[[bytes], Awaitable[object]]
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -13,8 +19,57 @@ def is_terminal(stream: TextIO | None) -> bool:
 def say(text: str) -> None:
     """Print a line of the program's own to standard error, if there is one and it is read."""
     if sys.stderr is not None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             print(f"trio-upper: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+async def tell(text: str) -> None:
+    """`say` for use under Trio: a terminal that takes nothing holds up no other task."""
+    import trio
+
+    if sys.stderr is not None and sys.stderr.isatty():
+        line = f"trio-upper: {text}\n".encode(errors="replace")
+        fd = sys.stderr.fileno()
+        await trio.to_thread.run_sync(_write_all, fd, line, abandon_on_cancel=True)
+    else:
+        say(text)
+        await trio.lowlevel.checkpoint()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write without a lock, which a thread that is left behind would hold at the process's exit."""
+    with suppress(OSError):
+        while data:
+            data = data[os.write(fd, data) :]
+
+
+@asynccontextmanager
+async def escaped(sink: Sink) -> AsyncIterator[Sink]:
+    """Give a sink for replies that writes them to `sink`, which writes to standard output.
+
+    At a terminal they are escaped, so that nothing that a server says can drive it. The last bytes
+    of a character that is not whole are written at the end.
+    """
+    if not is_terminal(sys.stdout):
+        yield sink
+        return
+    escaper = Escaper()
+
+    async def show(replies: bytes) -> None:
+        await sink(escaper.feed(replies).encode())
+
+    yield show
+    await sink(escaper.finish().encode())
+
+
+async def named_cuts(typed: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield what is typed at a terminal, line by line; tell of each that the terminal has cut."""
+    from trio_upper.terminal.plain import LINE_CUT, is_cut
+
+    async for line in typed:
+        if is_cut(line):
+            await tell(LINE_CUT)
+        yield line
 
 
 def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -106,6 +106,12 @@ def open_output(fd: int = 1) -> "Output":
     return Output(fd, _sink(fd))
 
 
+def output_error(fd: int, error: OSError) -> OutputError:
+    """Return what `Output` raises for `error`, for whoever wrote to `fd` in another way."""
+    kind = OutputClosed if error.errno in {errno.EPIPE, errno.ECONNRESET} else OutputError
+    return kind(fd, "write to", error)
+
+
 @final
 class Input(trio.abc.ReceiveStream):
     """What `open_input` returns.
@@ -198,8 +204,7 @@ class Output(trio.abc.SendStream):
 
     def _explained(self, error: OSError) -> OutputError:
         self._failed = True
-        kind = OutputClosed if error.errno in {errno.EPIPE, errno.ECONNRESET} else OutputError
-        return kind(self._fd, "write to", error)
+        return output_error(self._fd, error)
 
 
 class _Turn:

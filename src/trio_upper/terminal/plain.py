@@ -16,6 +16,11 @@ READ_BYTES = 65536
 LINE_CUT = f"the terminal cut this line after {terminal.LINE_BYTES} bytes, the most it takes"
 
 
+def is_cut(line: bytes) -> bool:
+    """Tell whether a line that was read from a terminal may have been longer when it was typed."""
+    return len(line) > terminal.LINE_BYTES
+
+
 class PlainConsole:
     """A console without an editor of ours: the terminal edits lines itself and echoes.
 
@@ -74,7 +79,7 @@ class PlainConsole:
             await trio.sleep(BACKGROUND_SECONDS)
             await trio.lowlevel.wait_readable(self._lease.fd)
         self._at_line_start = typed.endswith(b"\n")  # Ctrl-D is not echoed
-        if len(typed) > terminal.LINE_BYTES:
+        if is_cut(typed):
             await self.print(f"trio-upper: {LINE_CUT}\n")
         if not typed:
             self._label = ""
