@@ -69,8 +69,9 @@ async def sends_a_tls_hello(stream: trio.SocketStream, _dice: random.Random) -> 
 
 
 async def sends_much_and_resets(stream: trio.SocketStream, dice: random.Random) -> None:
-    """Reset the connection in the middle of bulk."""
-    await stream.send_all(dice.randbytes(BULK_BYTES))
+    """Reset the connection in the middle of bulk, when all is sent or nothing more is taken."""
+    with trio.move_on_after(dice.uniform(0, LONGEST_STALL_SECONDS)):
+        await stream.send_all(dice.randbytes(BULK_BYTES))
     reset(stream)
 
 
