@@ -5,14 +5,17 @@ import shlex
 from itertools import takewhile
 
 from tests.acceptance.hosts import Host, two_hosts
-from tests.helpers.program import run, running
-from tests.helpers.terminals import COLUMNS, CTRL_D, ENTER, ROWS
+from tests.helpers.program import run
+from tests.helpers.terminals import COLUMNS, CTRL_C, CTRL_D, ENTER, ROWS
 
 from tools.screen import Screen
 from tools.stage import PROMPT, at_terminal, say, serving
 
 PAGES = ("README.md", "docs/guide.md", "docs/troubleshooting.md")
 """Where the examples are, from the project's folder."""
+
+WIDE = 200
+"""The columns of a terminal on which no line is too long."""
 
 EXAMPLE = re.compile(r"(```console\n\$ python -m trio_upper (.+)\n)(?:.*\n)*?(```\n)")
 
@@ -48,11 +51,13 @@ async def perform(words: list[str], here: Host, there: Host) -> list[str]:
 
 
 async def announce(words: list[str], here: Host) -> list[str]:
-    """Return what a server says before it is told to stop."""
-    async with running(*words, prefix=here.prefix) as server:
-        await server.ready()
-        await server.stop()
-    return list(takewhile(lambda line: "stopping" not in line, server.lines))
+    """Return what a server says at a terminal before it is stopped."""
+    async with at_terminal(here, *words, columns=WIDE) as operator:
+        await operator.sees(r"other machines.*\n.*\n")
+        await operator.types(CTRL_C)
+        await operator.ends()
+    lines = Screen(bytes(operator.raw), ROWS, WIDE).lines
+    return list(takewhile(lambda line: "stopping" not in line, lines))
 
 
 async def converse(words: list[str], here: Host, there: Host) -> list[str]:
