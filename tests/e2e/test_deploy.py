@@ -12,9 +12,12 @@ from shutil import which
 
 import pytest
 import trio
-from tests.helpers.program import LOCALHOST, Server, free_port, running
+from tests.helpers.program import LOCALHOST, Server, free_port, reset, running, serving
 from tests.helpers.streams import ask, receive, receive_all
 from tests.helpers.waiting import CHECK_SECONDS, TIMEOUT_SECONDS, eventually
+
+from trio_upper.cli.log import CLOSE_SECONDS
+from trio_upper.server.supervisor import OVERDUE_SECONDS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 UNITS = [EXAMPLES / "systemd" / f"trio-upper.{kind}" for kind in ("socket", "service")]
@@ -275,6 +278,40 @@ async def test_who_finds_its_server_gone_is_sent_to_another_one(tmp_path: Path) 
         for _ in range(10):
             async with await proxy.connect() as stream:
                 assert await ask(stream, b"hi\n") == b"HI\n"
+
+
+def settings_of_service() -> dict[str, str]:
+    """Return the settings of the unit, the last of each name."""
+    lines = (line for line in UNITS[1].read_text().splitlines() if not line.startswith("#"))
+    return {name: value for name, found, value in (line.partition("=") for line in lines) if found}
+
+
+def test_the_service_has_time_to_drain() -> None:
+    """Its parent ends before systemd kills it; nothing in the environment changes that."""
+    settings = settings_of_service()
+    words = settings["ExecStart"].split()
+    grace = float(words[words.index("--grace") + 1])
+    assert float(settings["TimeoutStopSec"]) > grace + OVERDUE_SECONDS + CLOSE_SECONDS
+
+
+def test_the_limits_of_the_service_do_not_depend_on_the_cores() -> None:
+    """A host of 200 cores has 200 workers, with a few threads each, and memory for them."""
+    settings = settings_of_service()
+    assert settings["MemoryMax"].endswith("%")
+    assert int(settings["TasksMax"]) >= 200 * 10
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_health_check_leaves_no_line(reads: bool) -> None:
+    """At the level that the text recommends, whether it asks or only connects."""
+    async with serving("--log-format", "text", *QUIET) as server:
+        for _ in range(5):
+            stream = await server.connect()
+            if reads:
+                await stream.send_all(b"haproxy\n")
+                assert await receive(stream, 8) == b"HAPROXY\n"
+            reset(stream)
+    assert all(line.startswith("trio-upper: ") for line in server.lines)
 
 
 def test_python_runs_what_the_units_run() -> None:

@@ -64,6 +64,13 @@ async def test_what_a_server_for_this_machine_says_can_be_copied() -> None:
     assert "not reachable" not in exposed.stderr.decode()
 
 
+async def test_from_nothing_to_tls_takes_two_commands() -> None:
+    """The command that is announced trusts the certificate that the server has made."""
+    async with serving("--log-format", "text", "--tls-self-signed") as server:
+        asking = one(await commands(server, "from this machine"))
+        assert await run(*asking, "-m", "straße") == Ended(0, b"STRASSE\n", b"")
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 async def test_an_exposed_server_names_a_command_for_each_address_of_the_machine() -> None:
     """Each of them gets an answer, over IPv4 and over IPv6, on the one port of both listeners."""
