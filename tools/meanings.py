@@ -29,6 +29,11 @@ EVENTS: dict[str, tuple[list[str], str]] = {
         ["client", "peer"],
         "a bug, with its traceback; it ends this client alone",
     ),
+    "no room for client": (
+        ["client", "peer", "why"],
+        "the system cannot watch one more socket; it ends this client alone",
+    ),
+    "cannot accept": (["why"], "out of descriptors or memory; once, until it is better"),
     "client limit lowered": (
         ["max_clients", "asked", "descriptors"],
         "the limit of open files does not allow `--max-clients`",

@@ -92,6 +92,7 @@ class AsClient(ClientStream):
 
     unread = False
     taken = 0
+    received = 0
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
@@ -103,7 +104,9 @@ class AsClient(ClientStream):
         await self.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.stream.receive_some(max_bytes)
+        data = await self.stream.receive_some(max_bytes)
+        self.received += len(data)
+        return data
 
     async def send_eof(self) -> None:
         await self.stream.send_eof()

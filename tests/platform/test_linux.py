@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+import select
 import socket
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 from tests.helpers.descriptor_ends import Descriptors, pipe, terminal
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.platform import UNLIMITED, linux
 
@@ -139,3 +142,27 @@ def test_a_pipe_is_widened_and_never_narrowed(fds: Descriptors) -> None:
     linux.widen_pipe(write, 1 << 12)
     assert fcntl.fcntl(read, fcntl.F_GETPIPE_SZ) == 1 << 18
     linux.widen_pipe(fds.keep(os.open("/dev/null", os.O_RDWR)), 1 << 18)
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+def test_a_peer_that_has_reset_is_still_known(family: socket.AddressFamily, host: str) -> None:
+    """By the address that accept(2) gave, in the same form."""
+    with socket.create_server((host, 0), family=family) as listener:
+        client = socket.create_connection(listener.getsockname()[:2])
+        accepted, address = listener.accept()
+        with accepted:
+            assert linux.peer_address(accepted) == address
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            assert select.select([accepted], [], [], TIMEOUT_SECONDS)[0]
+            with pytest.raises(OSError, match="not connected"):
+                accepted.getpeername()
+            assert linux.peer_address(accepted) == address
+
+
+def test_a_socket_that_was_never_connected_has_no_peer() -> None:
+    """Nobody knows one."""
+    with socket.socket() as sock:
+        assert linux.peer_address(sock) is None

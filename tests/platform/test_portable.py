@@ -17,6 +17,16 @@ def test_nothing_that_the_system_does_not_tell_is_made_up() -> None:
     assert portable.open_edge_poller() is None
     with socket.socket() as sock:
         assert portable.unacknowledged_bytes(sock) is None
+        assert portable.peer_address(sock) is None
+
+
+def test_a_connected_socket_has_a_peer() -> None:
+    """As getpeername(2) has it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        assert portable.peer_address(client) == listener.getsockname()
 
 
 @pytest.mark.parametrize(

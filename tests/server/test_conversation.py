@@ -108,7 +108,7 @@ async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock:
         assert await receive_all(ours) == NOTICE
         assert trio.current_time() == pytest.approx(LIMITS.quiet_seconds, abs=2 * TICK)
     assert served.end is End.IDLE
-    assert served.conversation.noticed
+    assert served.conversation.settled
     assert served.ended_at == pytest.approx(LIMITS.quiet_seconds + LINGER_SECONDS, abs=2 * TICK)
 
 
@@ -164,7 +164,7 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> 
     async with serving(theirs) as served:
         await ours.send_all(b"hi")
     assert served.end is End.STALLED
-    assert not served.conversation.noticed
+    assert not served.conversation.settled
     assert served.ended_at == pytest.approx(LIMITS.stalled_seconds, abs=2 * TICK)
 
 
@@ -282,7 +282,7 @@ async def test_a_notice_that_is_not_taken_is_given_up(autojump_clock: MockClock)
     async with serving(theirs) as served:
         pass
     assert served.end is End.IDLE
-    assert not served.conversation.noticed
+    assert not served.conversation.settled
     assert served.ended_at == pytest.approx(LIMITS.quiet_seconds + LINGER_SECONDS, abs=3 * TICK)
 
 

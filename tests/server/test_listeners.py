@@ -1,6 +1,8 @@
 """From hosts to open listeners on one port, with the kernel and without it."""
 
+import contextlib
 import errno
+import logging
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -8,19 +10,26 @@ from functools import partial
 from typing import Any
 
 import pytest
+import structlog
 import trio
+from structlog.testing import CapturingLogger
 from tests.helpers.waiting import TIMEOUT_SECONDS
+from trio.testing import MockClock
 
 from trio_upper.server import listeners as listening
 from trio_upper.server.listeners import (
+    ACCEPT_ERROR_SECONDS,
     KEEPALIVE_IDLE_SECONDS,
     KEEPALIVE_INTERVAL_SECONDS,
     PORT_TRIES,
+    Backlog,
     CannotListen,
     ListenAddress,
     Serve,
+    accept_errors_in,
     explain,
     listen,
+    peer_name,
     resolve_hosts,
 )
 
@@ -352,3 +361,113 @@ def test_what_goes_wrong_is_said_in_a_line(address: str, error: OSError, why: st
     assert text.startswith(f"cannot listen on {address} port 8746: ")
     assert why in text
     assert "\n" not in text
+
+
+# ------------------------------------------------------------------ those who connect
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (("127.0.0.1", 5000), "127.0.0.1:5000"),
+        (("2001:db8::1", 5000, 0, 0), "[2001:db8::1]:5000"),
+        (("::ffff:192.0.2.1", 5000, 0, 0), "192.0.2.1:5000"),
+        (("fe80::1", 5000, 0, 1), f"[fe80::1%{socket.if_indextoname(1)}]:5000"),
+        (None, "unknown"),
+    ],
+)
+def test_a_peer_is_named_as_people_write_it(
+    monkeypatch: pytest.MonkeyPatch, address: Any, name: str
+) -> None:
+    """Brackets and the scope for IPv6, and IPv4 stays IPv4 at a listener for both."""
+    monkeypatch.setattr(listening, "peer_address", lambda _: address)
+    with socket.socket() as any_one:
+        assert peer_name(any_one) == name
+
+
+def backlog_of(listener: trio.SocketListener) -> Backlog:
+    return Backlog(listener.socket, bool)
+
+
+async def test_a_backlog_is_accepted_in_batches() -> None:
+    """Never more than asked for, and nothing is waited for when it is empty."""
+    [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
+    async with listener:
+        with contextlib.ExitStack() as stack:
+            backlog = stack.enter_context(contextlib.closing(backlog_of(listener)))
+            for _ in range(5):
+                client = socket.create_connection(listener.socket.getsockname())
+                stack.enter_context(client)
+            for batch in (3, 2, 0):
+                accepted = list(backlog.accept_waiting(3))
+                assert len(accepted) == batch
+                for one in accepted:
+                    stack.enter_context(one)
+                    assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    assert not one.getblocking()
+
+
+async def test_a_backlog_outlives_its_listener() -> None:
+    """Those who wait in it can be accepted when nobody can connect any more."""
+    [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
+    with (
+        socket.create_connection(listener.socket.getsockname()),
+        contextlib.closing(backlog_of(listener)) as backlog,
+    ):
+        await listener.aclose()
+        [accepted] = backlog.accept_waiting(10)
+        accepted.close()
+
+
+class Aborting:
+    """A listening socket whose first connections have gone before they are accepted."""
+
+    def __init__(self, *results: OSError | socket.socket) -> None:
+        self.results = list(results)
+
+    def accept(self) -> tuple[socket.socket, None]:
+        result = self.results.pop(0)
+        if isinstance(result, OSError):
+            raise result
+        return result, None
+
+
+async def test_a_connection_that_has_gone_does_not_hide_the_next_one() -> None:
+    """ECONNABORTED is about one of them; other errors end the batch, and Trio meets them too."""
+    [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
+    async with listener:
+        backlog = backlog_of(listener)
+        backlog.close()
+        full = OSError(errno.EMFILE, "Too many open files")
+        with socket.socket() as one:
+            backlog._socket = Aborting(ConnectionAbortedError(), one, full)  # type: ignore[assignment]
+            assert list(backlog.accept_waiting(5)) == [one]
+            assert list(backlog.accept_waiting(0)) == []
+
+
+def complain(error: OSError) -> None:
+    """Log as Trio does when accepting fails."""
+    try:
+        raise error
+    except OSError:
+        logging.getLogger("trio.serve_listeners").exception("accept returned %s", error.errno)
+
+
+async def test_failing_to_accept_is_one_event(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a traceback ten times a second; after a time without it is news again."""
+    events = CapturingLogger()
+    full = OSError(errno.EMFILE, "Too many open files")
+    with accept_errors_in(structlog.wrap_logger(events, processors=[])):
+        for _ in range(20):
+            complain(full)
+            await trio.sleep(ACCEPT_ERROR_SECONDS / 10)
+        await trio.sleep(ACCEPT_ERROR_SECONDS)
+        complain(full)
+    assert [call.kwargs for call in events.calls] == [
+        {"event": "cannot accept", "why": "Too many open files"}
+    ] * 2
+    assert caplog.records == []
+    complain(full)
+    assert len(caplog.records) == 1

@@ -6,6 +6,7 @@ Most tests call `Poller.answer_batch` themselves, so that they see what one batc
 import errno
 import select
 import socket
+import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
 
 from trio_upper.platform import READABLE
+from trio_upper.protocol import Responder
 from trio_upper.server import poller as poller_module
 from trio_upper.server.poller import (
     BATCH_ROUNDS,
@@ -179,6 +181,42 @@ async def test_a_client_that_does_not_receive_is_not_read_from(poll: Poll) -> No
         poll.poller.answer_batch()
         await wait_all_tasks_blocked()
     assert len(client.pieces) == answered
+
+
+@pytest.mark.parametrize("letter", ["x", "\u0390"])
+async def test_a_client_that_sends_bulk_and_receives_nothing_pins_little_memory(
+    poll: Poll, letter: str
+) -> None:
+    """At most 256 KiB, whatever it did before; the second letter is three times as long."""
+    responder = Responder()
+
+    class Upper(Client):
+        stuck = False
+
+        async def run(self) -> None:
+            while (rest := await self.stream.next_reply(responder.answer)) is not None:
+                self.stuck = True
+                await self.stream.send_all(rest)
+                self.stuck = False
+
+    client = await poll.client_of(Upper)
+    client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    bulk = letter.encode() * (8 * READ_BYTES)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.peer.send_all, bulk)
+            while not client.stuck:
+                poll.poller.answer_batch()
+                await wait_all_tasks_blocked()
+            after, _ = tracemalloc.get_traced_memory()
+            nursery.cancel_scope.cancel()
+    finally:
+        tracemalloc.stop()
+    assert responder.received > 0
+    assert after - before <= 256 * 1024
 
 
 async def test_what_came_while_the_task_was_awake_is_answered_when_it_parks(poll: Poll) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from trio_upper.platform.portable import UNLIMITED, EdgePoller
+from trio_upper.platform import portable
+from trio_upper.platform.portable import UNLIMITED, EdgePoller, PeerAddress
 
 assert sys.platform == "linux"  # for the type checker
 
@@ -20,6 +21,13 @@ EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 # From the kernel's Documentation/admin-guide/devices.txt: to open this one makes a new terminal.
 TERMINAL_MASTER = 5, 2
+
+# From <asm-generic/socket.h>. Unlike getpeername(2), it knows a peer that has reset the connection.
+SO_PEERNAME = 28
+
+# The structures of <netinet/in.h>: family, port, address; family, port, flow, address, scope.
+SOCKADDR_IN = struct.Struct("=HH4s8x")
+SOCKADDR_IN6 = struct.Struct("=HHI16sI")
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
@@ -76,6 +84,21 @@ def unacknowledged_bytes(sock: socket.socket) -> int | None:
     except OSError:
         return None
     return int(struct.unpack("i", queued)[0])
+
+
+def peer_address(sock: socket.socket) -> PeerAddress | None:
+    """Ask also by SO_PEERNAME."""
+    if address := portable.peer_address(sock):
+        return address
+    layout = SOCKADDR_IN6 if sock.family == socket.AF_INET6 else SOCKADDR_IN
+    try:
+        _, port, *rest = layout.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_PEERNAME, layout.size))
+    except OSError:
+        return None
+    if sock.family == socket.AF_INET6:
+        flow, host, scope = rest
+        return socket.inet_ntop(socket.AF_INET6, host), socket.ntohs(port), flow, scope
+    return socket.inet_ntop(socket.AF_INET, rest[0]), socket.ntohs(port)
 
 
 def open_edge_poller() -> EdgePoller | None:

@@ -93,6 +93,19 @@ def unacknowledged_bytes(sock: socket.socket) -> int | None:  # noqa: ARG001 - t
     return None
 
 
+# What `socket.socket.getpeername` returns, of an IPv4 and of an IPv6 socket.
+PeerAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+def peer_address(sock: socket.socket) -> PeerAddress | None:
+    """Return the address of the peer of `sock`; None if the system has forgotten it."""
+    try:
+        address: PeerAddress = sock.getpeername()
+    except OSError:
+        return None
+    return address
+
+
 class EdgePoller(Protocol):
     """`select.epoll`, as far as it is used here."""
 

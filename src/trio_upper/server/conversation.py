@@ -8,12 +8,16 @@ timeout and the drain are the same mechanism with different limits.
 """
 
 import enum
+import math
 from dataclasses import dataclass
 
 import trio
 
 from trio_upper.protocol import Responder
 from trio_upper.server.streams import ClientStream, Reply
+
+# What `Conversation` counts before its first inspection.
+NOT_INSPECTED = -1
 
 # How long a notice may take to go out, and the client to end its side after it.
 LINGER_SECONDS = 1.0
@@ -37,20 +41,30 @@ class Limits:
     """How long a conversation may stand still; `math.inf` means for ever.
 
     A client that sent no byte for `quiet_seconds` gets `notice` and an end of stream, for the
-    reason `end`. One that took no byte of its reply for `stalled_seconds` is cut.
+    reason `end`. One that took no byte of its reply for `stalled_seconds` is cut. A handshake may
+    take `handshake_seconds`, and is dropped at the time `handshake_deadline` if the server drains.
     """
 
     quiet_seconds: float
     stalled_seconds: float
+    handshake_seconds: float = math.inf
+    handshake_deadline: float = math.inf
     end: End
     notice: bytes
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops."""
+        return self.end is End.SHUTDOWN
 
 
 class Conversation:
     """The server's side of one connection."""
 
     __slots__ = (
+        "_began",
         "_end",
+        "_in_handshake",
         "_interrupted",
         "_mark",
         "_notice",
@@ -59,7 +73,8 @@ class Conversation:
         "_since",
         "_stream",
         "_unsent",
-        "noticed",
+        "failure",
+        "settled",
     )
 
     def __init__(self, stream: ClientStream) -> None:
@@ -68,12 +83,21 @@ class Conversation:
         self._end = End.EOF
         self._notice = b""
         self._interrupted = False
+        self._in_handshake = True
         self._unsent = 0
-        self._mark = 0
-        self._since = trio.current_time()
+        self._mark = NOT_INSPECTED
+        self._began = 0.0
+        self._since = 0.0
         self._scope = trio.CancelScope()
-        #: Whether the client was sent its notice: nothing is lost when it is cut now.
-        self.noticed = False
+        #: Why the handshake failed, if it has.
+        self.failure: Exception | None = None
+        #: Whether nothing is lost when the client is cut now: it has not begun, or has its notice.
+        self.settled = True
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it was interrupted in its handshake."""
+        return self._in_handshake
 
     @property
     def received(self) -> int:
@@ -90,33 +114,70 @@ class Conversation:
 
         Resource handling: the stream stays open; the caller closes it.
 
-        Error handling: a stream that breaks is an end like others, `End.RESET`.
+        Error handling: a stream that breaks is an end like others, `End.RESET`, and so is a
+        handshake that fails, `End.TLS`, with the reason in `failure`.
         """
         try:
-            await self._converse()
-            if self._notice:
-                await self._send_notice()
-        except trio.BrokenResourceError:
-            return End.RESET
+            if await self._shake_hands():
+                await self._converse()
+                if self._notice:
+                    await self._send_notice()
+        except trio.BrokenResourceError as error:
+            return self._end_of_broken(error)
         return self._end
+
+    async def _shake_hands(self) -> bool:
+        """Return whether the conversation can begin; if not, `_end` says why."""
+        with trio.CancelScope() as self._scope:
+            await self._stream.do_handshake()
+            self._in_handshake, self.settled, self.failure = False, False, None
+        return not self._in_handshake
+
+    def _end_of_broken(self, error: trio.BrokenResourceError) -> End:
+        if not self._in_handshake:
+            return End.RESET
+        if not self._stream.received:  # a probe: it connects, and leaves without a byte
+            return End.RESET if isinstance(error.__cause__, ConnectionError) else End.EOF
+        self.failure = error
+        return End.TLS
 
     def inspect(self, now: float, limits: Limits) -> None:
         """Interrupt the conversation if it has stood still for longer than `limits` allow.
 
-        `now` is Trio's time. The time that a conversation has stood still is counted from the
-        first inspection that finds it so. A client whose bytes lie unread is not quiet.
+        `now` is a time in seconds, of the caller's clock. The time that a conversation has stood
+        still is counted from the first inspection that finds it so. A client whose bytes lie unread
+        is not quiet.
         """
         if self._interrupted:
             return
-        mark = self.received + self.sent + (self._stream.delivered() if self._unsent else 0)
+        mark = self._progress()
+        if self._mark == NOT_INSPECTED:
+            self._began = now
         if mark != self._mark:
-            self._mark = mark
-            self._since = now
-        elif self._unsent:
-            if now - self._since >= limits.stalled_seconds:
+            self._mark, self._since = mark, now
+        still_seconds = now - self._since
+        if self._unsent:
+            if still_seconds >= limits.stalled_seconds:
                 self._interrupt(End.STALLED, b"")
-        elif now - self._since >= limits.quiet_seconds and not self._stream.has_unread():
+        elif self._in_handshake:
+            self._inspect_handshake(now, limits)
+        elif still_seconds >= limits.quiet_seconds and not self._stream.has_unread():
             self._interrupt(limits.end, limits.notice)
+
+    def _progress(self) -> int:
+        """Return a number that grows with whatever the client does."""
+        if self._in_handshake:
+            return self._stream.received
+        return self.received + self.sent + (self._stream.delivered() if self._unsent else 0)
+
+    def _inspect_handshake(self, now: float, limits: Limits) -> None:
+        """Drop a client that is late; while the server drains, also one that has fallen silent."""
+        is_silent = now - self._since >= limits.quiet_seconds and not self._stream.has_unread()
+        if limits.draining and (is_silent or now >= limits.handshake_deadline):
+            self._interrupt(End.SHUTDOWN, b"")
+        elif now - self._began >= limits.handshake_seconds:
+            self.failure = trio.TooSlowError()
+            self._interrupt(End.TLS, b"")
 
     def _interrupt(self, end: End, notice: bytes) -> None:
         self._end, self._notice = end, notice
@@ -167,7 +228,7 @@ class Conversation:
     async def _send_notice(self) -> None:
         with trio.move_on_after(LINGER_SECONDS):
             await self._stream.send_all(b"\n" * self._responder.line_open + self._notice)
-            self.noticed = True
+            self.settled = True
             await end_and_discard(self._stream)
 
 

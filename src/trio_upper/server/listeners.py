@@ -1,15 +1,19 @@
 """Listeners: from the hosts of the operator to open listeners on one port, or why that fails."""
 
+import contextlib
 import errno
+import logging
+import math
 import socket
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import trio
 
-from trio_upper.platform import keep_alive
+from trio_upper.platform import keep_alive, peer_address
+from trio_upper.server.events import Log
 
 # With port 0 the system chooses one for the first address; it may be in use at the next one.
 PORT_TRIES = 20
@@ -24,6 +28,12 @@ KEEPALIVE_INTERVAL_SECONDS = 30
 # the queue.
 YIELD_SECONDS = 0.05
 TRY_SECONDS = 0.001
+
+# Accepting that fails is tried again ten times a second; after this long without, it is news again.
+ACCEPT_ERROR_SECONDS = 60.0
+
+# What an IPv6 socket calls an IPv4 peer (RFC 4291, section 2.5.5.2).
+IPV4_MAPPED = "::ffff:"
 
 # What `bind` and `socket` say where IPv6 is switched off.
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
@@ -99,12 +109,14 @@ async def listen(
     addresses: list[ListenAddress],
     port: int,
     *,
+    when_open: Callable[[list[trio.SocketListener]], object] = list,
     task_status: trio.TaskStatus[list[tuple[str, int]]],
 ) -> None:
     """Run `serve` for each of `addresses`, all on one port, until cancelled.
 
-    `port` 0 lets the system choose. Reports the addresses and ports when all of them are open. An
-    IPv6 address that was not asked for by name is left out where IPv6 is switched off.
+    `port` 0 lets the system choose. Reports the addresses and ports when all of them are open, and
+    calls `when_open` with their listeners. An IPv6 address that was not asked for by name is left
+    out where IPv6 is switched off.
 
     Error handling: `CannotListen` escapes, in an `ExceptionGroup`.
     """
@@ -112,7 +124,9 @@ async def listen(
     while True:
         async with trio.open_nursery() as nursery:
             try:
-                task_status.started(await _open(nursery, serve, addresses, port))
+                listeners = await _open(nursery, serve, addresses, port)
+                when_open(listeners)
+                task_status.started([address_of(listener) for listener in listeners])
             except _PortTaken as taken:
                 tries_left -= 1
                 if not tries_left:
@@ -129,8 +143,8 @@ class _PortTaken(Exception):
 
 async def _open(
     nursery: trio.Nursery, serve: Serve, addresses: list[ListenAddress], port: int
-) -> list[tuple[str, int]]:
-    opened: list[tuple[str, int]] = []
+) -> list[trio.SocketListener]:
+    opened: list[trio.SocketListener] = []
     left_out: list[CannotListen] = []
     chosen = port
     for wanted in addresses:
@@ -146,7 +160,7 @@ async def _open(
             continue
         prepare(listener)
         chosen = listener.socket.getsockname()[1]
-        opened.append((wanted.address, chosen))
+        opened.append(listener)
     if not opened:
         raise left_out[0]
     return opened
@@ -156,6 +170,41 @@ def address_of(listener: trio.SocketListener) -> tuple[str, int]:
     """Return the address, with the scope of a link-local one, and the port listened on."""
     sockname = listener.socket.getsockname()
     return _numeric(sockname), sockname[1]
+
+
+class Backlog:
+    """The connections that wait in the system's queue of a listener, accepted many at a time.
+
+    Resource handling: it has a descriptor of its own, so that the queue lives until `close`.
+    """
+
+    def __init__(self, listener: trio.socket.SocketType, is_full: Callable[[], bool]) -> None:
+        """While `is_full` is true, nothing is accepted."""
+        self._socket = socket.fromfd(
+            listener.fileno(), listener.family, listener.type, listener.proto
+        )
+        self._socket.setblocking(False)
+        self._is_full = is_full
+
+    def accept_waiting(self, most: int) -> Iterator[socket.socket]:
+        """Yield at most `most` of the connections that wait; it does not wait for more."""
+        for _ in range(most):
+            if self._is_full():
+                return
+            try:
+                accepted, _ = self._socket.accept()
+            except ConnectionAbortedError:  # it has gone
+                continue
+            except OSError:  # the queue is empty, or the system has no room for one more
+                return
+            accepted.setblocking(False)
+            with contextlib.suppress(OSError):  # it has gone
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield accepted
+
+    def close(self) -> None:
+        """Close the descriptor; if it is the last one, what waits is reset."""
+        self._socket.close()
 
 
 class SharedListener(trio.abc.Listener[trio.SocketStream]):
@@ -170,6 +219,8 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
     def __init__(self, listener: trio.SocketListener, is_full: Callable[[], bool]) -> None:
         self._listener = listener
         self._is_full = is_full
+        #: The socket that listens.
+        self.socket = listener.socket
         #: The address and port listened on.
         self.address = address_of(listener)
         prepare(listener)
@@ -177,7 +228,7 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
     async def accept(self) -> trio.SocketStream:
         """Accept a connection, as `trio.SocketListener.accept` does."""
         while True:
-            await trio.lowlevel.wait_readable(self._listener.socket)
+            await trio.lowlevel.wait_readable(self.socket)
             await trio.lowlevel.checkpoint()  # who was accepted last is counted meanwhile
             if self._is_full():
                 await trio.sleep(YIELD_SECONDS)
@@ -189,8 +240,52 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
         await self._listener.aclose()
 
 
+class _AcceptErrors(logging.Filter):
+    """Takes what Trio logs when accepting fails, and logs it once as an event of ours."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+        self._quiet_until = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            _, error, _ = record.exc_info or (None, None, None)
+            self._log.warning("cannot accept", why=getattr(error, "strerror", str(error)))
+        self._quiet_until = now + ACCEPT_ERROR_SECONDS
+        return False
+
+
+@contextlib.contextmanager
+def accept_errors_in(log: Log) -> Iterator[None]:
+    """Have `log` told, once, when the system has no room for new connections.
+
+    Trio tries again ten times a second, with a traceback each time in a log of its own.
+    """
+    logger, errors = logging.getLogger("trio.serve_listeners"), _AcceptErrors(log)
+    logger.addFilter(errors)
+    try:
+        yield
+    finally:
+        logger.removeFilter(errors)
+
+
+def peer_name(accepted: socket.socket) -> str:
+    """Return the address and port at the other end of a connection, for the log."""
+    address = peer_address(accepted)
+    if address is None:
+        return "unknown"
+    host = _numeric(address).removeprefix(IPV4_MAPPED)
+    return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
+
+
 def prepare(listener: trio.SocketListener) -> None:
-    """Set what the connections of `listener` inherit from it."""
+    """Set what the connections of `listener` inherit from it.
+
+    Urgent data is a byte like others, in its place.
+    """
+    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     keep_alive(
         listener.socket,
         idle_seconds=KEEPALIVE_IDLE_SECONDS,

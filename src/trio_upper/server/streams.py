@@ -45,6 +45,11 @@ class ClientStream(trio.abc.HalfCloseableStream):
         data = await self.receive_some()
         return answer(data) if data else None
 
+    @property
+    @abstractmethod
+    def received(self) -> int:
+        """How many bytes `receive_some` has taken from the wire."""
+
     @abstractmethod
     def has_unread(self) -> bool:
         """Return whether the client has sent something that was not received yet."""
@@ -67,13 +72,16 @@ class PlainStream(ClientStream):
     scheduler once more after it has sent. This one waits first, and sends at once: `send_all` is a
     checkpoint only when the system does not take all of it. `receive_some` always is, so a loop
     that receives and sends is fair to other tasks and can be cancelled.
+
+    Error handling: OSError escapes from waiting if the system has no room for one more to wait for.
     """
 
-    __slots__ = ("_sending_ended", "_socket", "_taken")
+    __slots__ = ("_received", "_sending_ended", "_socket", "_taken")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._sending_ended = False
+        self._received = 0
         self._taken = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -84,11 +92,13 @@ class PlainStream(ClientStream):
         while True:
             await self._wait(trio.lowlevel.wait_readable)
             try:
-                return self._socket.recv(size)
+                data = self._socket.recv(size)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise self._translated(error) from error
+            self._received += len(data)
+            return data
 
     async def send_all(self, data: Reply) -> None:
         """Send all of `data`; at once, without a checkpoint, if the system takes it."""
@@ -118,10 +128,7 @@ class PlainStream(ClientStream):
     async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
         if self._socket.fileno() == -1:
             raise trio.ClosedResourceError("the socket was closed")
-        try:
-            await wait(self._socket)
-        except OSError as error:  # the system has no room for one more to wait for
-            raise trio.BrokenResourceError(str(error)) from error
+        await wait(self._socket)
 
     async def send_eof(self) -> None:
         """End the sending side; the client reads the end after all that was sent."""
@@ -144,6 +151,11 @@ class PlainStream(ClientStream):
         if self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+    @property
+    def received(self) -> int:
+        """How many bytes `receive_some` has returned."""
+        return self._received
 
     def has_unread(self) -> bool:
         """Ask the system whether there are bytes, or the end."""
@@ -200,6 +212,11 @@ class TLSStream(ClientStream):
         if self._sending_ended:
             return await self._transport.receive_some(max_bytes)
         return await self._tls.receive_some(max_bytes)
+
+    @property
+    def received(self) -> int:
+        """How many bytes of the transport there were."""
+        return self._transport.received
 
     def has_unread(self) -> bool:
         """Return whether the transport has."""
