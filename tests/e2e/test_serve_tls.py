@@ -174,12 +174,11 @@ async def test_a_client_that_says_why_it_refuses_the_server_is_quoted(files: Fil
 
 
 async def test_what_is_no_handshake_is_refused_without_a_word_of_text(files: Files) -> None:
-    """Plain text, HTTP, half a hello, nothing: an alert and an end, and a line in the log."""
+    """Plain text, HTTP, half a hello: an alert and an end, and a line in the log."""
     strange = [
         (b"hello\n", "the client spoke no TLS"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP"),
         (b"\x16\x03\x01\x02\x00\x01", "closed during the handshake"),
-        (b"", "closed during the handshake"),
     ]
     async with serving(*files.serve) as server, neighbour(await connect(server, files)):
         for number, (words, reason) in enumerate(strange, start=1):
@@ -189,8 +188,16 @@ async def test_what_is_no_handshake_is_refused_without_a_word_of_text(files: Fil
                 alert = await receive_all(stream)
                 assert alert[:1] == b"\x15"  # the record type of alerts (RFC 8446, section 5.1)
             await refused(server, reason, number)
+
+
+async def test_a_probe_that_leaves_without_a_byte_is_no_warning(files: Files) -> None:
+    """A health check ends its connection, or resets it, every other second."""
+    async with serving(*files.serve) as server:
+        await (await server.connect()).aclose()
+        await server.event("client gone", end="eof")
         reset(await server.connect())
-        await refused(server, "during the handshake", len(strange) + 1)
+        await server.event("client gone", end="reset")
+        assert server.logged("handshake failed") == []
 
 
 async def test_an_old_version_of_tls_is_refused(files: Files) -> None:
@@ -225,8 +232,8 @@ async def test_rude_clients_at_the_tls_port_disturb_nobody(files: Files) -> None
                 nursery.start_soon(never_read, server, files)
         await server.repeated("client gone", 62)
         assert len(server.logged("client gone", end="stalled")) == 2
-        assert len(server.logged("client gone", end="tls")) == 40
-        assert len(server.logged("client gone", end="reset")) == 20
+        assert len(server.logged("client gone", end="tls")) == 20
+        assert len(server.logged("client gone", end="reset")) == 40
         await eventually(lambda: server.descriptors() == before)
 
 

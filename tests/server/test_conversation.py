@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 import trio
@@ -99,6 +100,23 @@ async def test_a_reset_is_an_end() -> None:
         async with serving(stream) as served:
             await ours.send_all(b"hi")
         assert served.end is End.RESET
+
+
+async def test_a_conversation_that_is_over_is_inspected_no_more() -> None:
+    """Its stream may be closed by then, and could not say what it has delivered."""
+
+    class Closed(AsClient):
+        def delivered(self) -> NoReturn:
+            raise ValueError
+
+    ours, theirs = memory_stream_pair()
+    stream = Breaking(theirs)
+    stream.sending = trio.BrokenResourceError("reset")
+    conversation = Conversation(Closed(stream))
+    await ours.send_all(b"hi")
+    assert await conversation.run() is End.RESET
+    for now in (0, 100):
+        conversation.inspect(now, LIMITS)
 
 
 async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock: MockClock) -> None:

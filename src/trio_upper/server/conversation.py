@@ -106,8 +106,8 @@ class Conversation:
 
     @property
     def sent(self) -> int:
-        """Bytes of reply that the stream took, but for a reply that was interrupted."""
-        return self._responder.replied - self._unsent
+        """Bytes of reply that the stream took; of one that was interrupted, about."""
+        return max(0, self._responder.replied - self._unsent)
 
     async def run(self) -> End:
         """Answer until the client ends its side, or has been quiet or stuck for too long.
@@ -124,6 +124,8 @@ class Conversation:
                     await self._send_notice()
         except trio.BrokenResourceError as error:
             return self._end_of_broken(error)
+        finally:
+            self._interrupted = True  # from now on there is nothing to inspect
         return self._end
 
     async def _shake_hands(self) -> bool:
@@ -205,7 +207,9 @@ class Conversation:
         self._interrupted = False
         while True:
             if reply:
-                await self._send(reply)
+                self._unsent = len(reply)
+                await stream.send_reply(reply)
+                self._unsent = 0
             next_reply = await stream.next_reply(answer)
             if next_reply is None:
                 await self._finish()
@@ -214,16 +218,13 @@ class Conversation:
             if self._interrupted:
                 return reply
 
-    async def _send(self, reply: Reply) -> None:
-        self._unsent = len(reply)
-        await self._stream.send_all(reply)
-        self._unsent = 0
-
     async def _finish(self) -> None:
         """Answer the end: what was held back of a last character goes back as it is."""
         self._end, self._notice = End.EOF, b""
         if tail := self._responder.finish():
-            await self._send(tail)
+            self._unsent = len(tail)
+            await self._stream.send_all(tail)
+            self._unsent = 0
 
     async def _send_notice(self) -> None:
         with trio.move_on_after(LINGER_SECONDS):

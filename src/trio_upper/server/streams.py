@@ -3,20 +3,20 @@
 import contextlib
 import operator
 import socket
+import ssl
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import trio
 
 from trio_upper.platform import unacknowledged_bytes
 
-if TYPE_CHECKING:
-    import ssl
-
 # Bytes that one read asks for: large enough for bulk at full speed, small enough that the read and
 # its reply, which may be three times as long, stay below 256 KiB for a client that takes nothing.
 READ_BYTES = 64 * 1024
+
+# Bytes of text in one record of TLS (RFC 8446, section 5.1); more cannot be decrypted at once.
+RECORD_BYTES = 16 * 1024
 
 # How long a TLS client has to answer our closing alert with its own.
 CLOSE_ANSWER_SECONDS = 0.25
@@ -40,10 +40,15 @@ class ClientStream(trio.abc.HalfCloseableStream):
         """Wait for the client; return what has to be sent to it, or None when it has ended.
 
         `answer` makes the reply to a piece of the request. A stream may use it for any number of
-        pieces and send the replies itself; what it returns is what it has not sent.
+        pieces and send the replies itself; what it returns is what it has not sent, as it is on the
+        wire, for `send_reply`.
         """
         data = await self.receive_some()
         return answer(data) if data else None
+
+    async def send_reply(self, reply: Reply) -> None:
+        """Send what `next_reply` returned."""
+        await self.send_all(reply)
 
     @property
     @abstractmethod
@@ -179,39 +184,111 @@ class PlainStream(ClientStream):
 
 
 class TLSStream(ClientStream):
-    """The server's side of TLS over `transport`, with an end of stream that the client can hear.
+    """The server's side of TLS over `transport`.
 
-    TLS 1.3 lets each side end by itself (RFC 8446, section 6.1), but `trio.SSLStream` has no
-    `send_eof` (trio#823). Here it is, for notices: what the client sends after it is received as it
-    is on the wire, only to be discarded.
+    Unlike `trio.SSLStream`, it has an answering step, which the transport's poller can call:
+    decrypt, answer, encrypt. And it has an end of stream that the client can hear (trio#823): TLS
+    1.3 lets each side end by itself (RFC 8446, section 6.1). What the client sends after that is
+    received as it is on the wire, only to be discarded.
 
     Resource handling: closing this stream does not close `transport`.
+
+    Error handling: what OpenSSL has against the client is a `trio.BrokenResourceError`.
     """
 
-    __slots__ = ("_sending_ended", "_tls", "_transport")
+    __slots__ = ("_client_ended", "_incoming", "_outgoing", "_sending_ended", "_tls", "_transport")
 
-    def __init__(self, transport: ClientStream, context: "ssl.SSLContext") -> None:
+    def __init__(self, transport: ClientStream, context: ssl.SSLContext) -> None:
         self._transport = transport
-        self._tls = trio.SSLStream(transport, context, server_side=True, https_compatible=False)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._client_ended = False
         self._sending_ended = False
 
     async def do_handshake(self) -> None:
-        """Shake hands; `trio.BrokenResourceError` if that fails. The caller sets the deadline."""
-        await self._tls.do_handshake()
+        """Shake hands; the caller sets the deadline."""
+        while not self._is_done(self._tls.do_handshake):
+            await self._send_outgoing()
+            if data := await self._transport.receive_some():
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+        await self._send_outgoing()
+
+    def _is_done(self, operation: Callable[[], object]) -> bool:
+        """Go on with `operation`; return False if it needs more from the client."""
+        try:
+            operation()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        return True
+
+    async def _send_outgoing(self) -> None:
+        if data := self._outgoing.read():
+            await self._transport.send_all(data)
+
+    async def next_reply(self, answer: Answer) -> Reply | None:
+        """Wait for the client, as `ClientStream.next_reply`; what it returns is encrypted."""
+
+        def answer_encrypted(data: bytes | bytearray) -> Reply:
+            self._incoming.write(data)
+            while self._incoming.pending and (text := self._decrypt(RECORD_BYTES)):
+                self._encrypt(answer(text))
+            if self._client_ended:
+                raise _ClientEnded
+            return self._outgoing.read()
+
+        try:
+            reply: Reply | None = answer_encrypted(b"")  # what came with the handshake
+            if not reply:
+                reply = await self._transport.next_reply(answer_encrypted)
+        except _ClientEnded:
+            return self._outgoing.read() or None
+        if reply is None:
+            raise trio.BrokenResourceError("the connection ended without a closing alert")
+        return reply
+
+    async def send_reply(self, reply: Reply) -> None:
+        """Send what `next_reply` returned."""
+        await self._transport.send_all(reply)
+
+    def _decrypt(self, max_bytes: int) -> bytes:
+        """Return what has come; empty if that is nothing yet, or the closing alert."""
+        try:
+            text = self._tls.read(max_bytes)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        self._client_ended = not text
+        return text
+
+    def _encrypt(self, data: Reply) -> None:
+        while data:
+            data = memoryview(data)[self._tls.write(data) :]  # it takes one record at a time
 
     async def send_all(self, data: Reply) -> None:
-        """Send all of `data`, as `trio.SSLStream.send_all`."""
-        await self._tls.send_all(data)
+        """Encrypt `data` and send it."""
+        self._encrypt(data)
+        await self._send_outgoing()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait as `trio.SSLStream.wait_send_all_might_not_block` does."""
-        await self._tls.wait_send_all_might_not_block()
+        """Wait until the transport has room for more."""
+        await self._transport.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Return what has come; empty when the client has ended its side by a closing alert."""
         if self._sending_ended:
             return await self._transport.receive_some(max_bytes)
-        return await self._tls.receive_some(max_bytes)
+        while not (text := self._decrypt(max_bytes or RECORD_BYTES)) and not self._client_ended:
+            await self._send_outgoing()
+            if not (data := await self._transport.receive_some()):
+                raise trio.BrokenResourceError("the connection ended without a closing alert")
+            self._incoming.write(data)
+        return text
 
     @property
     def received(self) -> int:
@@ -228,10 +305,17 @@ class TLSStream(ClientStream):
 
     async def send_eof(self) -> None:
         """Send the closing alert, give the client a moment to answer it, then end the transport."""
-        with trio.move_on_after(CLOSE_ANSWER_SECONDS):
-            # The client's messages under way make this fail after the alert has gone out.
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self._tls.unwrap()
+        with (
+            trio.move_on_after(CLOSE_ANSWER_SECONDS),
+            contextlib.suppress(trio.BrokenResourceError),
+        ):
+            # What the client still sends makes this fail after the alert has gone out.
+            while not self._is_done(self._tls.unwrap):
+                await self._send_outgoing()
+                if not (data := await self._transport.receive_some()):
+                    break
+                self._incoming.write(data)
+            await self._send_outgoing()
         self._sending_ended = True
         await self._transport.send_eof()
 
@@ -240,3 +324,7 @@ class TLSStream(ClientStream):
         if not self._sending_ended:
             with contextlib.suppress(trio.BrokenResourceError):
                 await self.send_eof()
+
+
+class _ClientEnded(Exception):
+    """The client has sent its closing alert."""
