@@ -1,5 +1,6 @@
 """Which names hold on which system."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,12 +9,15 @@ from types import ModuleType
 import pytest
 
 from trio_upper import platform
-from trio_upper.platform import bsd, linux, portable, posix, windows
+from trio_upper.platform import bsd, linux, portable, posix, terminal, windows
 
 
-def chosen(system: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the platform room as it is imported on `system`."""
-    spec = importlib.util.spec_from_file_location("chosen", Path(platform.__file__))
+def chosen(
+    system: str, monkeypatch: pytest.MonkeyPatch, choice: ModuleType = platform
+) -> ModuleType:
+    """Return the platform room, or another module that chooses, as it is imported on `system`."""
+    assert choice.__file__ is not None
+    spec = importlib.util.spec_from_file_location("chosen", Path(choice.__file__))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -57,3 +61,14 @@ def test_whatever_a_module_defines_is_in_the_contract() -> None:
             if callable(value) and getattr(value, "__module__", "") == module.__name__
         }
         assert {name for name in own if not name.startswith("_")} <= set(platform.__all__)
+
+
+@pytest.mark.parametrize(("system", "module"), [("linux", "unix"), ("win32", "windows")])
+def test_the_terminal_is_chosen_in_the_same_way(
+    system: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each name of its contract is there on each system."""
+    here = chosen(system, monkeypatch, terminal)
+    nearest = importlib.import_module(f"trio_upper.platform.{module}_terminal")
+    for name in terminal.__all__:
+        assert getattr(here, name) == getattr(nearest, name), name

@@ -66,7 +66,8 @@ def test_descriptors_are_used_as_they_are(fds: Descriptors) -> None:
     read, write = pipe(fds)
     portable.widen_pipe(write, 1 << 20)
     portable.keep_exit_codes()
-    assert not portable.is_terminal(read)
+    with open(read, closefd=False) as stream:
+        assert not portable.is_terminal(stream)
     assert portable.is_open_for(read, 0)
     assert portable.reopen(read, 0) is None
 

@@ -28,7 +28,6 @@ from tests.helpers.person import (
 )
 
 from trio_upper.platform import terminal
-from trio_upper.terminal import editor
 from trio_upper.terminal.console import HungUp, Interrupted
 from trio_upper.terminal.editor import Entry, open_prompt
 from trio_upper.terminal.history import LINE_CHARACTERS, open_history
@@ -473,14 +472,3 @@ async def test_a_bug_in_the_editor_is_not_hidden(monkeypatch: pytest.MonkeyPatch
             async with prompt.converse(LABEL):
                 await person.types("a\r")
                 await trio.sleep_forever()
-
-
-def test_a_terminal_without_a_size_has_the_usual_one() -> None:
-    """0 by 0 (a serial line) and a terminal that is gone count as 24 lines of 80."""
-    master, tty = os.openpty()
-    assert editor._size(tty) == (24, 80)
-    termios.tcsetwinsize(tty, (5, 40))
-    assert editor._size(tty) == (5, 40)
-    os.close(tty)
-    os.close(master)
-    assert editor._size(tty) == (24, 80)

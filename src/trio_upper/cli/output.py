@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TextIO
 
+from trio_upper import platform
 from trio_upper.terminal.escape import Escaper
 
 Sink = Callable[[bytes], Awaitable[object]]
@@ -13,7 +14,7 @@ Sink = Callable[[bytes], Awaitable[object]]
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a standard stream, None if it is closed, is a terminal."""
-    return stream is not None and stream.isatty()
+    return stream is not None and platform.is_terminal(stream)
 
 
 def say(text: str) -> None:

@@ -3,17 +3,18 @@
 `portable` is the contract: every name with its docstring, and with what it does where nothing
 better is known. `posix` has what Linux, macOS and the BSDs have in common, and `linux`, `bsd` and
 `windows` what each has of its own. The last import of a name below is the one that holds.
-`terminal`, which only `trio_upper.terminal` and what draws there need, is apart.
+`terminal`, which only `trio_upper.terminal` and what draws there need, is apart, and made in the
+same way.
 """
 
 import sys
 
 from trio_upper.platform.portable import (
     CAN_WAIT,
+    DONT_WAIT,
     EDGES,
     HAS_WORKERS,
     HUNG_UP,
-    OPEN_AT_ONCE,
     OUTPUT_CLOSED,
     PIPE_ATOMIC_BYTES,
     READABLE,
@@ -34,26 +35,31 @@ from trio_upper.platform.portable import (
     peer_address,
     quote_command,
     raise_descriptor_limit,
+    read_descriptor,
     reopen,
     reuse_large_blocks,
     unacknowledged_bytes,
     unblock,
     usable_cores,
     widen_pipe,
+    write_descriptor,
 )
 
 if sys.platform == "win32":
     from trio_upper.platform.windows import (
         STOP_SIGNALS,
         end_with,
+        is_terminal,
         quote_command,
+        read_descriptor,
+        write_descriptor,
     )
 else:
     from trio_upper.platform.posix import (
         CAN_WAIT,
+        DONT_WAIT,
         HAS_WORKERS,
         HUNG_UP,
-        OPEN_AT_ONCE,
         OUTPUT_CLOSED,
         PIPE_ATOMIC_BYTES,
         REPORT_SIGNAL,
@@ -85,10 +91,10 @@ else:
 
 __all__ = [
     "CAN_WAIT",
+    "DONT_WAIT",
     "EDGES",
     "HAS_WORKERS",
     "HUNG_UP",
-    "OPEN_AT_ONCE",
     "OUTPUT_CLOSED",
     "PIPE_ATOMIC_BYTES",
     "READABLE",
@@ -109,10 +115,12 @@ __all__ = [
     "peer_address",
     "quote_command",
     "raise_descriptor_limit",
+    "read_descriptor",
     "reopen",
     "reuse_large_blocks",
     "unacknowledged_bytes",
     "unblock",
     "usable_cores",
     "widen_pipe",
+    "write_descriptor",
 ]

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 if TYPE_CHECKING:
     from trio.socket import SocketType
@@ -179,9 +179,9 @@ def keep_exit_codes() -> None:
 # ------------------------------------------------------------------ terminals
 
 
-def is_terminal(fd: int) -> bool:
-    """Return whether a person sits at `fd`; False if it is closed."""
-    return os.isatty(fd)
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a person sits at `stream`."""
+    return stream.isatty()
 
 
 # ------------------------------------------------------------------ descriptors and files
@@ -192,9 +192,8 @@ CAN_WAIT = False
 # Bytes that are written to a pipe in one piece whoever else writes to it; a POSIX system's least.
 PIPE_ATOMIC_BYTES = 512
 
-# Flags with which `os.open` does not wait for the other end of a FIFO, nor takes a terminal as that
-# of this process.
-OPEN_AT_ONCE = 0
+# A flag with which a socket is received from and sent to without waiting, whatever it is set to.
+DONT_WAIT = 0
 
 
 def is_open_for(fd: int, access: int) -> bool:  # noqa: ARG001 - the contract
@@ -203,6 +202,16 @@ def is_open_for(fd: int, access: int) -> bool:  # noqa: ARG001 - the contract
     To be known first: reopening can turn a pipe round, and who waits at its wrong end waits on.
     """
     return True
+
+
+def read_descriptor(fd: int, max_bytes: int) -> bytes:
+    """Return what comes next of `fd`, at most `max_bytes`; empty at its end. Waits for it."""
+    return os.read(fd, max_bytes)
+
+
+def write_descriptor(fd: int, data: bytes | memoryview) -> int:
+    """Write some of `data` to `fd`, and return how many bytes. Waits for room."""
+    return os.write(fd, data)
 
 
 def reopen(fd: int, access: int) -> int | None:  # noqa: ARG001 - the contract

@@ -5,6 +5,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ assert sys.platform != "win32"  # for the type checker
 HAS_WORKERS = True
 CAN_WAIT = True
 PIPE_ATOMIC_BYTES = select.PIPE_BUF
-OPEN_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
+DONT_WAIT = socket.MSG_DONTWAIT
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPORT_SIGNAL = signal.SIGUSR1

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import trio
 
+from trio_upper.platform import read_descriptor, write_descriptor
+
 Data = bytes | bytearray | memoryview
 
 # Bytes for one read of a file.
@@ -281,7 +283,7 @@ class ThreadSink:
 def _read_blocking(fd: int, size: int) -> bytes:
     while True:
         try:
-            return os.read(fd, size)
+            return read_descriptor(fd, size)
         except BlockingIOError:  # somebody left O_NONBLOCK set
             select.select([fd], [], [])
 
@@ -291,7 +293,7 @@ def _write_blocking(fd: int, data: bytes) -> None:
         written = 0
         while written < len(view):
             try:
-                written += os.write(fd, view[written : written + WRITE_PIECE_BYTES])
+                written += write_descriptor(fd, view[written : written + WRITE_PIECE_BYTES])
             except BlockingIOError:  # somebody left O_NONBLOCK set
                 select.select([], [fd], [])
 

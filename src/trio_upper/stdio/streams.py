@@ -303,8 +303,8 @@ def _read_now(fd: int, max_bytes: int) -> bytes:
 
 
 def _receive_now(ours: socket.socket, max_bytes: int) -> bytes:
-    return ours.recv(max_bytes, socket.MSG_DONTWAIT)
+    return ours.recv(max_bytes, platform.DONT_WAIT)
 
 
 def _send_now(ours: socket.socket, data: memoryview) -> int:
-    return ours.send(data, socket.MSG_DONTWAIT)
+    return ours.send(data, platform.DONT_WAIT)

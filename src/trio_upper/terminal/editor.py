@@ -10,36 +10,31 @@ Importing this takes a fifth of a second: do it only when there is a terminal to
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
-from prompt_toolkit.data_structures import Size
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.output import ColorDepth
-from prompt_toolkit.output.vt100 import Vt100_Output
 
 from trio_upper.platform import terminal
 from trio_upper.terminal.asyncio_thread import Asyncio, open_asyncio
 from trio_upper.terminal.console import HungUp, Interrupted, Typing
+from trio_upper.terminal.devices import Devices, open_devices
 from trio_upper.terminal.escape import escape
 from trio_upper.terminal.history import LINE_CHARACTERS, open_history
-from trio_upper.terminal.keyboard import Keyboard
 from trio_upper.terminal.lease import Lease, borrow
 from trio_upper.terminal.plain import PlainConsole
 from trio_upper.terminal.prompt import Prompt
-from trio_upper.terminal.screen import TICK_SECONDS, Screen, unblocked
+from trio_upper.terminal.screen import TICK_SECONDS
 
 if TYPE_CHECKING:
     from prompt_toolkit.application import Application
@@ -91,14 +86,12 @@ class Editor:
     def __init__(
         self,
         asyncio_: Asyncio,
-        keyboard: Keyboard,
-        output: Vt100_Output,
+        devices: Devices,
         history: History,
         lease: Lease,
     ) -> None:
         self._asyncio = asyncio_
-        self._keyboard = keyboard
-        self._output = output
+        self._keyboard, self._output, self._forget = devices
         self._history = history
         self._lease = lease
         self._app: Application[str] | None = None
@@ -136,7 +129,7 @@ class Editor:
 
     async def _ask(self, question: str, fresh: bool) -> str:
         if fresh:
-            self._keyboard.forget()
+            self._forget()
         return await self._run(self._session(question, InMemoryHistory(), Buffer.reset))
 
     def _session(
@@ -227,11 +220,11 @@ def bindings_for(overflow: Callable[[Buffer], None]) -> KeyBindings:
 
     @bindings.add("c-z")
     def suspend(_: KeyPressEvent) -> None:
-        os.kill(os.getpid(), terminal.STOP)  # the lease stops the others, when all is put away
+        terminal.request_stop()  # the lease stops the others, when all is put away
 
     @bindings.add("c-\\")
     def quit_(_: KeyPressEvent) -> None:
-        terminal.signal_job(signal.SIGQUIT)
+        terminal.signal_job(terminal.QUIT)
 
     return bindings
 
@@ -259,7 +252,7 @@ async def open_prompt(
     Nothing else may print to the terminal inside the block: use `Prompt.notice`. An exception
     leaves the block in a group, as it does a nursery.
     """
-    dumb = os.environ.get("TERM", "").lower() in {"dumb", "unknown"}
+    dumb = terminal.is_dumb()
     dim = not dumb and not os.environ.get("NO_COLOR")  # https://no-color.org
     with borrow(input_fd) as lease, _open_console(dumb, lease, history, output_fd) as console:
         async with trio.open_nursery() as nursery:
@@ -276,22 +269,8 @@ def _open_console(
         yield PlainConsole(lease, output_fd)
         return
     lease.use(terminal.silent)  # until a prompt opens
-    with open_asyncio() as asyncio_, unblocked(output_fd) as fd:
-        screen = Screen(fd, hurried=lambda: asyncio_.hurried, usable=lambda: lease.usable)
-        output = Vt100_Output(
-            cast("TextIO", screen),
-            get_size=partial(_size, output_fd),
-            term=os.environ.get("TERM"),
-            default_color_depth=ColorDepth.from_env(),  # NO_COLOR
-            enable_cpr=False,  # its answers would get lost among what is typed
-        )
-        yield Editor(asyncio_, Keyboard(lease), output, open_history(history), lease)
-
-
-def _size(fd: int) -> Size:
-    """Return the size of the terminal; one that does not know it has the usual one."""
-    try:
-        size = os.get_terminal_size(fd)
-    except OSError:  # hung up
-        size = os.terminal_size((0, 0))
-    return Size(rows=size.lines or 24, columns=size.columns or 80)
+    with (
+        open_asyncio() as asyncio_,
+        open_devices(lease, output_fd, hurried=lambda: asyncio_.hurried) as devices,
+    ):
+        yield Editor(asyncio_, devices, open_history(history), lease)

@@ -1,5 +1,9 @@
 """The keyboard at the prompt: keys one by one, and what is pasted in large pieces."""
 
+import sys
+
+assert sys.platform != "win32"  # for the type checker: there is no Vt100Input
+
 import codecs
 import re
 import time

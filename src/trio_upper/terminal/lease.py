@@ -130,7 +130,10 @@ class Lease:
         A job that is continued in the background stops there: a prompt has nothing to do without a
         keyboard.
         """
-        with trio.open_signal_receiver(*_job_signals()) as signals:
+        if not (wanted := terminal.job_signals()):
+            task_status.started()
+            return
+        with trio.open_signal_receiver(*wanted) as signals:
             task_status.started()
             async for number in signals:
                 if number == terminal.STOP:
@@ -175,9 +178,3 @@ def borrow(fd: int) -> Iterator[Lease]:
         lease.give_back()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _job_signals() -> list[int]:
-    """Return the signals that stop and continue a job, but for one ignored on purpose."""
-    ignored = signal.getsignal(terminal.STOP) is signal.SIG_IGN
-    return [terminal.CONTINUE] if ignored else [terminal.STOP, terminal.CONTINUE]
