@@ -6,6 +6,7 @@ import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from trio_upper.server.streams import (
     CLOSE_ANSWER_SECONDS,
     READ_BYTES,
     PlainStream,
+    Reply,
     TLSStream,
     take_socket,
 )
@@ -376,3 +378,85 @@ async def test_closing_tls_to_a_peer_that_has_left_is_quiet(contexts: Contexts) 
         await ours.aclose()
         await server.aclose()
         await server.aclose()
+
+
+def in_upper_case(data: bytes | bytearray) -> Reply:
+    return data.upper()
+
+
+async def leave(client: trio.SSLStream[trio.abc.Stream]) -> None:
+    """Send the closing alert; the client does not want to know of replies after it."""
+    with suppress(trio.BrokenResourceError):
+        await client.unwrap()
+
+
+async def answer(server: TLSStream) -> None:
+    """Answer as a conversation does, up to the client's end."""
+    while (reply := await server.next_reply(in_upper_case)) is not None:
+        await server.send_reply(reply)
+
+
+async def test_tls_messages_are_answered_in_one_step(contexts: Contexts) -> None:
+    """Of any length, which is many records; the client's closing alert is the end."""
+    message = bytes(range(256)) * 300
+    async with tls(contexts) as (server, client, _), trio.open_nursery() as nursery:
+        nursery.start_soon(answer, server)
+        await client.send_all(message)
+        reply = b""
+        while len(reply) < len(message):
+            reply += await client.receive_some()
+        assert reply == message.upper()
+        nursery.start_soon(client.unwrap)
+        await wait_all_tasks_blocked()
+        await server.aclose()
+
+
+async def test_a_tls_message_that_comes_with_the_end_is_answered(contexts: Contexts) -> None:
+    """Both were received at once: first the reply, then the end, as often as somebody asks."""
+    async with tls(contexts) as (server, client, _), trio.open_nursery() as nursery:
+        await client.send_all(b"last")
+        nursery.start_soon(leave, client)
+        await wait_all_tasks_blocked()
+        reply = await server.next_reply(in_upper_case)
+        assert reply
+        await server.send_reply(reply)
+        for _ in range(2):
+            assert await server.next_reply(in_upper_case) is None
+        await server.aclose()
+
+
+async def test_a_tls_message_that_comes_with_the_handshake_is_answered(contexts: Contexts) -> None:
+    """What was received already does not wait for more."""
+    async with tls(contexts) as (server, client, _):
+        await client.send_all(b"early")
+        server._incoming.write(await server._transport.receive_some())
+        reply = await server.next_reply(in_upper_case)
+        assert reply
+        await server.send_reply(reply)
+        assert await client.receive_some() == b"EARLY"
+
+
+@pytest.mark.parametrize("receive", ["receive_some", "next_reply"])
+async def test_what_is_no_tls_breaks_the_stream(contexts: Contexts, receive: str) -> None:
+    """An end without a closing alert may have been forged, and so may other bytes."""
+    for words, complaint in ((b"", "without a closing alert"), (b"garbage", "SSL")):
+        async with tls(contexts) as (server, _, ours):
+            if words:
+                await ours.send_all(words)
+            await ours.send_eof()
+            attempts: dict[str, Callable[[], Awaitable[object]]] = {
+                "receive_some": server.receive_some,
+                "next_reply": partial(server.next_reply, in_upper_case),
+            }
+            with pytest.raises(trio.BrokenResourceError, match=complaint):
+                await attempts[receive]()
+
+
+async def test_a_tls_client_that_ended_its_transport_is_not_waited_for(
+    contexts: Contexts, autojump_clock: MockClock
+) -> None:
+    """It cannot answer the closing alert."""
+    async with tls(contexts) as (server, _, ours):
+        await ours.send_eof()
+        await server.aclose()
+    assert trio.current_time() == 0
