@@ -24,11 +24,15 @@ from tests.acceptance import (
     endless,
     hosts,
     keys,
+    peers,
     pieces,
     proxy,
+    queue,
     slow,
     soak,
+    standstill,
     terminal,
+    urgent,
     watches,
     workers,
 )
@@ -51,6 +55,10 @@ MODULES = (
     proxy,
     watches,
     keys,
+    standstill,
+    queue,
+    urgent,
+    peers,
 )
 
 GATES: dict[int, Gate] = {module.GATE.number: module.GATE for module in MODULES}

@@ -1,6 +1,7 @@
 """Clients of many manners, each of which knows what it is owed; and the neighbour of them all."""
 
 import random
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,7 @@ from benchmarks.generator import Ring
 
 from tests.acceptance.gate import Broken, expect
 from tests.helpers.program import NEIGHBOUR_REST_SECONDS, NEIGHBOUR_SECONDS, Server, reset
-from tests.helpers.streams import ask, receive_all, upper
+from tests.helpers.streams import ask, receive, receive_all, upper
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
 # More than one read of the server's.
@@ -81,6 +82,17 @@ async def resets(stream: trio.SocketStream, _dice: random.Random) -> None:
     reset(stream)
 
 
+async def sends_urgent_data(stream: trio.SocketStream, _dice: random.Random) -> None:
+    """Have a line answered that has an urgent byte in it (MSG_OOB, send(2)), and take leave."""
+    await stream.send_all(b"one ")
+    await stream.socket.send(b"!", socket.MSG_OOB)
+    await stream.send_all(b" two\n")
+    with in_time("a line with an urgent byte was not answered in full"):
+        answer = await receive(stream, len(b"ONE ! TWO\n"))
+    expect(answer == b"ONE ! TWO\n", f"a line with an urgent byte was answered {answer!r}")
+    await take_leave(stream)
+
+
 async def is_polite(stream: trio.SocketStream, dice: random.Random) -> None:
     """Have words answered, and take leave."""
     await speak(stream, f"{dice.random()}: straße\n".encode())
@@ -94,6 +106,7 @@ MANNERS: tuple[Manner, ...] = (
     sends_garbage,
     sends_a_tls_hello,
     sends_much_and_resets,
+    sends_urgent_data,
     is_polite,
 )
 

@@ -70,7 +70,7 @@ MEAL_SECONDS = 0.05
 
 # How long a freeze lasts, and how long the server runs between two of them. Some are longer than
 # the server lets a client be idle.
-IDLE_SECONDS = 10.0
+IDLE_SECONDS = 2.0
 LONGEST_FREEZE_SECONDS = 2.5
 MOST_FREEZES_APART_SECONDS = 15.0
 
@@ -310,7 +310,7 @@ GATE = Gate(
     promise="It can be left running: nothing owed is lost, and memory and descriptors do not grow, "
     "whatever becomes of its clients and of the machine.",
     doing="{souls} clients at a time live and die at random for {seconds:g} s: by resets, SIGKILL, "
-    "stalled TLS handshakes; freezes of the server, two restarts",
+    "urgent data, stalled TLS handshakes; freezes of the server, two restarts",
     run=run,
     limit=lambda sizes: 240 + 1.5 * sizes.seconds,
 )
