@@ -242,6 +242,7 @@ def loaded_by(statement: str) -> set[str]:
         ("cli.supervise", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
         ("cli.client", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
         ("cli.ping", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
+        ("cli.check", ["asyncio", "prompt_toolkit", "rich", "ifaddr", "structlog"]),
         ("cli.bench", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),
     ],
 )

@@ -98,6 +98,22 @@ FIELDS: dict[str, dict[str, str]] = {
         "max_ms": "",
         "reasons": "what went wrong, in words, and how often",
     },
+    "check": {
+        "host": "where to",
+        "port": "where to",
+        "name": (
+            "`status` (`ok`, `warning`, `failed` or `skipped`) and `text`, as every field from "
+            "here on; `addresses`, `lookup_ms`"
+        ),
+        "connect": "`addresses`: of each its `address`, and `connect_ms` or `error`, else null",
+        "server": "",
+        "round_trip": "`count`, `min_ms`, `median_ms`, `max_ms`",
+        "sizes": "`largest_right_bytes`; `failed_at_bytes`, null if all were right",
+        "half_close": "",
+        "bulk": "`seconds`, `megabytes_per_s`, `megabits_per_s`, each way",
+        "tls": "`version`, `handshake_ms`, if it was asked for",
+        "verdict": "the answer to it all",
+    },
 }
 
 # Each field of the object that ``ping --jsonl`` prints for a round trip.

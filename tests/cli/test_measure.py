@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from trio_upper.cli import bench, ping
+from trio_upper.cli import bench, check, ping
 from trio_upper.cli.main import main
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
@@ -68,6 +68,31 @@ def test_bench_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called.options == bench.Options()
 
 
+def test_ping_says_when_and_in_lines_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more flags."""
+    called = Called(monkeypatch, ping)
+    run("ping", "h", "-D", "--jsonl")
+    assert called.options == ping.Options(timestamps=True, as_json_lines=True)
+
+
+def test_check_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them, and those of the connection."""
+    called = Called(monkeypatch, check)
+    words = "check h 9 --seconds 7 --json --reply-timeout 1 --connect-timeout 2"
+    assert run(*words.split()) == 1
+    assert called.target == Target(host="h", port=9)
+    assert called.options == check.Options(
+        seconds=7, as_json=True, reply_timeout=1, connection=ConnectSettings(connect_timeout=2)
+    )
+
+
+def test_check_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its settings; it waits for less long than others, for people wait for it."""
+    called = Called(monkeypatch, check)
+    run("check", "h")
+    assert called.options == check.Options(connection=ConnectSettings(connect_timeout=5))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -75,6 +100,7 @@ def test_bench_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ping h -c 0", "COUNT must be at least 1"),
         ("ping h -s 1", "--size must be from 2 to 65536 bytes"),
         ("ping h:0", "0 is not a valid port"),
+        ("ping h --json --jsonl", "--json and --jsonl exclude each other"),
         ("bench h --clients 0", "--clients must be at least 1"),
         ("bench h --seconds 0", "--seconds must be greater than 0"),
         ("bench h --size none", "not a valid integer"),

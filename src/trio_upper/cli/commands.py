@@ -16,11 +16,17 @@ from trio_upper.cli.options import (
     Seconds,
     Whole,
     connection_options,
+    connection_options_with,
     connection_settings,
     failing,
 )
 from trio_upper.cli.output import is_terminal, say
-from trio_upper.measure.settings import LoadSettings, PingSettings
+from trio_upper.measure.settings import (
+    CHECK_CONNECT_SECONDS,
+    CheckSettings,
+    LoadSettings,
+    PingSettings,
+)
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -38,6 +44,7 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - it is what the option is for
 
 PING = PingSettings()
 LOAD = LoadSettings()
+CHECK = CheckSettings()
 
 
 class Command(click.Command):
@@ -400,8 +407,32 @@ def bench(host: str, port: str | None, **options: Any) -> int:
     return measure(command, host, port, options)
 
 
+@cli.command()
+@click.argument("host")
+@click.argument("port", required=False)
+@click.option(
+    "--seconds", type=Seconds(), default=CHECK.seconds, help="How long the bulk transfer takes."
+)
+@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+@connection_options_with(connect_timeout=CHECK_CONNECT_SECONDS, reply_timeout=CHECK.reply_timeout)
+def check(host: str, port: str | None, **options: Any) -> int:
+    """Find out whether this machine and another can talk, and what is in the way.
+
+    \b
+    python -m trio_upper check 192.168.1.7             the name, connecting, replies, sizes, …
+    python -m trio_upper check 192.168.1.7 --seconds 10
+    python -m trio_upper check 192.168.1.7 --json
+
+    Works with any server that upper-cases. Exit code 0 if they can talk, and every reply came and
+    was right.
+    """  # noqa: D301
+    from trio_upper.cli import check as command
+
+    return measure(command, host, port, options)
+
+
 def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) -> int:
-    """Run `command`, the module of ``ping`` or ``bench``, with what the command line says."""
+    """Run `command`, the module of a measurement, with what the command line says."""
     from trio_upper.client.target import parse_target
 
     with failing(click.UsageError):

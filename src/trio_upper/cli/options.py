@@ -57,19 +57,32 @@ class Whole(click.IntRange):
     name = "integer"
 
 
-def connection_options(command: Callable[..., int]) -> Callable[..., int]:
+Command = Callable[..., int]
+
+
+def connection_options(command: Command) -> Command:
     """Add the options of whoever connects: time-outs and TLS. `connection_settings` takes them."""
+    add = connection_options_with(
+        connect_timeout=CONNECT.connect_timeout, reply_timeout=REPLY_TIMEOUT_SECONDS
+    )
+    return add(command)
+
+
+def connection_options_with(
+    *, connect_timeout: float, reply_timeout: float
+) -> Callable[[Command], Command]:
+    """Return what adds `connection_options` with other defaults."""
     options = [
         click.option(
             "--connect-timeout",
             type=Seconds(),
-            default=CONNECT.connect_timeout,
+            default=connect_timeout,
             help="Limit for resolving and connecting, all addresses together; 0: no limit.",
         ),
         click.option(
             "--reply-timeout",
             type=Seconds(),
-            default=REPLY_TIMEOUT_SECONDS,
+            default=reply_timeout,
             help="Give up when no reply arrives for this long; 0: no limit.",
         ),
         click.option(
@@ -100,9 +113,13 @@ def connection_options(command: Callable[..., int]) -> Callable[..., int]:
             "--tls-key", type=PEM, metavar="FILE", help="Its key, if it is not in the same file."
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def connection_settings(

@@ -328,10 +328,11 @@ class CannotConnect(Exception):
         self.port = port
         self.attempts = attempts
         self.seconds = seconds
-        self.cause, words = _most_telling(host, attempts, lookup_error)
+        #: `words` are those of the cause, without the addresses and the hint.
+        self.cause, self.words = _most_telling(host, attempts, lookup_error)
         addresses = _listed([attempt.address for attempt in attempts])
         super().__init__(
-            f"cannot connect to {host} port {port}: {words} "
+            f"cannot connect to {host} port {port}: {self.words} "
             f"({addresses}, {seconds:.2f} s): {self.hint}"
         )
 

@@ -7,13 +7,13 @@ another message is found, and it holds a lower-case letter, so an echo is.
 
 import contextlib
 import enum
-import itertools
 import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
 
+from trio_upper.client.account import find_mismatch
 from trio_upper.client.connect import Retries
 from trio_upper.client.failures import CannotConnect, looks_like_tls
 from trio_upper.protocol import Uppercaser, read_notice
@@ -91,17 +91,17 @@ class Failed(Exception):
 HUNG_UP = {Trouble.CLOSED, Trouble.BROKEN}
 
 
-class Mismatch(NamedTuple):
+class WrongReply(NamedTuple):
     """What was owed, and what came instead; both from the start of the message."""
 
     owed: bytes
     came: bytes
 
+    @property
     def position(self) -> int:
-        """Return the number of the first wrong byte, from 1 on."""
-        pairs = zip(self.owed, self.came, strict=False)
-        right = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-        return sum(1 for _ in right) + 1
+        """The number of the first wrong byte, from 1 on."""
+        mismatch = find_mismatch(self.came, self.owed)
+        return mismatch.position if mismatch else len(self.came) + 1
 
 
 def make_message(number: int, size: int, text: str = ASCII_TEXT) -> tuple[bytes, bytes]:
@@ -171,7 +171,7 @@ async def exchange(
     """
     started = trio.current_time()
 
-    async def talk(scope: trio.CancelScope) -> Mismatch | None:
+    async def talk(scope: trio.CancelScope) -> WrongReply | None:
         def restart() -> None:
             scope.deadline = trio.current_time() + (reply_timeout or math.inf)
 
@@ -185,7 +185,7 @@ async def exchange(
 
 async def receive_reply(
     stream: trio.abc.Stream, reply: bytes, progress: Callable[[], object] = int
-) -> Mismatch | None:
+) -> WrongReply | None:
     """Receive `reply`, in any pieces; return what came instead, or None if it was right.
 
     `progress` is called after each piece.
@@ -194,22 +194,22 @@ async def receive_reply(
     while missing:
         piece = await receive_piece(stream)
         if not missing.startswith(piece):
-            return Mismatch(reply, reply[: len(reply) - len(missing)] + piece)
+            return WrongReply(reply, reply[: len(reply) - len(missing)] + piece)
         missing = missing[len(piece) :]
         progress()
     return None
 
 
-async def receive_piece(stream: trio.abc.Stream) -> bytes | bytearray:
+async def receive_piece(stream: trio.abc.Stream, max_bytes: int | None = None) -> bytes | bytearray:
     """Receive what comes next; `Failed` at the end of the stream, for a reply is still owed."""
-    piece = await stream.receive_some()
+    piece = await stream.receive_some(max_bytes)
     if not piece:
         raise Failed(Trouble.CLOSED)
     return piece
 
 
 async def watched(
-    stream: trio.abc.Stream, talk: Callable[[trio.CancelScope], Awaitable[Mismatch | None]]
+    stream: trio.abc.Stream, talk: Callable[[trio.CancelScope], Awaitable[WrongReply | None]]
 ) -> None:
     """Await `talk`, which talks over `stream`, and raise `Failed` for whatever goes wrong in it.
 
@@ -228,7 +228,7 @@ async def watched(
         raise Failed(Trouble.SILENT)
 
 
-async def _judge(stream: trio.abc.Stream, mismatch: Mismatch) -> Failed:
+async def _judge(stream: trio.abc.Stream, mismatch: WrongReply) -> Failed:
     """Return what to raise about `mismatch`, once the line that came has been received."""
     words = mismatch.came
     with trio.move_on_after(WORDS_SECONDS), contextlib.suppress(trio.BrokenResourceError):
@@ -238,7 +238,7 @@ async def _judge(stream: trio.abc.Stream, mismatch: Mismatch) -> Failed:
                 break
             words += piece
     trouble = Trouble.WRONG if read_notice(words) is None else Trouble.NOTICE
-    position = mismatch.position()
+    position = mismatch.position
     begin = position - 1 if position > NEAR_BYTES else 0
     kept = slice(begin, begin + WORDS_BYTES)
     return Failed(trouble, words=words[kept], owed=mismatch.owed[kept], position=position)

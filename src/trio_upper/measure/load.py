@@ -19,8 +19,8 @@ from trio_upper.client.connect import Retries
 from trio_upper.measure.exchange import (
     Connect,
     Failed,
-    Mismatch,
     Trouble,
+    WrongReply,
     close,
     first_exchange,
     make_message,
@@ -149,7 +149,7 @@ class Load:
         stream: trio.abc.Stream,
         messages: Iterator[tuple[bytes, bytes]],
         scope: trio.CancelScope,
-    ) -> Mismatch | None:
+    ) -> WrongReply | None:
         timeout = _ReplyTimeout(scope, self.settings.reply_timeout)
         now = trio.current_time()
         mismatch = None
@@ -193,10 +193,10 @@ class _Pipeline:
         self._received = 0  # bytes of the first reply owed
         self._answered = trio.Event()
         self._over = False
-        self._mismatch: Mismatch | None = None
+        self._mismatch: WrongReply | None = None
         self._error: Exception | None = None
 
-    async def run(self, scope: trio.CancelScope) -> Mismatch | None:
+    async def run(self, scope: trio.CancelScope) -> WrongReply | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send)
             nursery.start_soon(self._receive, scope, nursery.cancel_scope)
@@ -242,14 +242,14 @@ class _Pipeline:
             self._error = self._error or error
         siblings.cancel()
 
-    def _settle(self, piece: bytes | bytearray, now: float) -> Mismatch | None:
+    def _settle(self, piece: bytes | bytearray, now: float) -> WrongReply | None:
         """Compare `piece` with what is owed; return what came instead, None if all is right."""
         begin = 0
         while begin < len(piece):
             reply, sent = self._owed[0] if self._owed else (b"", now)
             part = piece[begin : begin + len(reply) - self._received]
             if not part or not reply.startswith(part, self._received):
-                return Mismatch(reply, reply[: self._received] + piece[begin:])
+                return WrongReply(reply, reply[: self._received] + piece[begin:])
             begin += len(part)
             self._received += len(part)
             if self._received == len(reply):
