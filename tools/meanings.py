@@ -10,6 +10,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
         ["listen_pid", "pid"],
         "`LISTEN_FDS` is set, but `LISTEN_PID` is not this process; start it without a shell",
     ),
+    "certificate": (["fingerprint"], "TLS; what a client can trust the server by"),
     "certificate is not in order": (
         ["why"],
         "it expired, expires within 14 days, or is not valid yet",

@@ -568,14 +568,25 @@ def test_a_worker_that_nobody_started_is_explained(
 def test_a_certificate_that_has_expired_is_a_warning(
     serving: Called, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """At the start; a worker leaves that to its parent."""
+    """At the start, beside its fingerprint; a worker leaves that to its parent."""
     pair = pair_file(tmp_path, issue("localhost", expired=True))
     assert run("serve", f"--tls-cert={pair}") == CODE
     err = capfd.readouterr().err
     assert "warning" in err
     assert "the certificate expired on 2001-01-02 00:00 UTC" in err
+    assert "fingerprint=SHA256:" in err
     run("serve", f"--tls-cert={pair}", "--worker", "1")
-    assert "expired" not in capfd.readouterr().err
+    assert capfd.readouterr().err == ""
+
+
+def test_at_a_terminal_the_announcement_has_the_fingerprint(
+    serving: Called, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is not logged as well."""
+    monkeypatch.setattr("trio_upper.cli.commands.is_terminal", lambda _: True)
+    assert run("serve", "--tls-self-signed") == CODE
+    assert serving.options["announcement"].at_terminal
+    assert "fingerprint" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--tls-key", "--tls-client-ca"])

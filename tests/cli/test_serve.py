@@ -176,6 +176,14 @@ def test_sigusr1_logs_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.told == ["drain"]
 
 
+def test_a_system_without_a_signal_for_it_logs_no_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has none; everything else is the same there."""
+    monkeypatch.setattr(operate, "REPORT_SIGNAL", None)
+    server, log = Fake(), Log(listening=raising(signal.SIGTERM))
+    assert run(monkeypatch, server, log) == 0
+    assert server.told == ["drain"]
+
+
 def test_what_was_ignored_at_the_start_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server in the background of a script is not ended by the Ctrl-C for the script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
+from tests.helpers.certificates import issue, pair_file
 from tests.helpers.program import LOCALHOST, Server, one, run, running, serving
 from tests.helpers.streams import ask, receive_all
 from tests.helpers.waiting import TIMEOUT_SECONDS, eventually
@@ -302,3 +304,37 @@ async def test_a_descriptor_that_is_not_a_listener_is_one_line() -> None:
     done = await run("serve", prefix=prefix)
     assert done.code == 1
     assert done.lines == ["trio-upper: cannot inherit descriptor 3: it is not a socket"]
+
+
+# ------------------------------------------------------------------ a renewed certificate
+
+
+async def test_a_renewed_certificate_is_taken_over_without_a_lost_client(tmp_path: Path) -> None:
+    """SIGTERM to one worker after the other: each reads the files anew, and nobody is refused."""
+    pair = pair_file(tmp_path, issue("localhost", LOCALHOST))
+    async with serving("--tls-cert", str(pair), *TWO) as server:
+        pids = await both_serve(server)
+        old = await certificates(server)
+        pair_file(tmp_path, issue("localhost", LOCALHOST, "renewed.example"))
+        for turn, (number, pid) in enumerate(pids.items(), start=1):
+            os.kill(pid, signal.SIGTERM)
+            await certificates(server)
+            await server.event("worker gone", worker=number, how="exit code 0")
+            await server.repeated("worker started", 2 + turn)
+        new = await certificates(server)
+        assert len(old) == len(new) == 1
+        assert old != new
+
+
+async def certificates(server: Server) -> set[bytes]:
+    """Return the certificates that some clients see, each of which is served."""
+    seen: set[bytes] = set()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for _ in range(8):
+        stream = trio.SSLStream(await server.connect(), context)
+        assert await ask(stream, b"hi") == b"HI"
+        seen.add(stream.getpeercert(binary_form=True))
+        await stream.aclose()
+    return seen

@@ -30,6 +30,8 @@ from trio_upper.measure.settings import (
 from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
     from trio_upper.cli.announcement import Announcement
     from trio_upper.server.certificates import ServerTLS
 
@@ -101,6 +103,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         f"{PREFIX}_{name}_{parameter.name}".upper()
         for name, command in cli.commands.items()
         for parameter in command.params
+        if not getattr(parameter, "hidden", False)
     }
     ours = {name for name in environment if name.startswith(f"{PREFIX}_")}
     return sorted(ours - known)
@@ -219,8 +222,8 @@ def serve(
         shares = supervise.share_out(told.max_clients, count)
     announcement = announce(words, tls) if log_format == "text" else None
     with open_log(log_format, log_level) as log:
-        if tls and worker is None and (why := tls.warning(datetime.now(UTC))):
-            log.warning("certificate is not in order", why=why)
+        if tls and worker is None:
+            log_certificate(tls, log, announced=bool(announcement and announcement.at_terminal))
         if count == 1:
             return command.run(told, log, announcement=announcement, worker=worker)
         pem = tls.pem if tls and tls_self_signed else b""
@@ -272,6 +275,14 @@ def server_tls(
             return load(cert=cert, key=key, client_ca=client_ca)
         pem = take_secret() if worker else make_self_signed(own_addresses() or ())
         return load_pem(pem, client_ca=client_ca)
+
+
+def log_certificate(tls: "ServerTLS", log: "FilteringBoundLogger", *, announced: bool) -> None:
+    """Log what clients can trust the server by, unless `announced`, and what is wrong with it."""
+    if not announced:
+        log.info("certificate", fingerprint=tls.fingerprint)
+    if why := tls.warning(datetime.now(UTC)):
+        log.warning("certificate is not in order", why=why)
 
 
 def announce(words: Sequence[str], tls: "ServerTLS | None") -> "Announcement":

@@ -38,7 +38,7 @@ class JSONLines(io.TextIOBase):
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in filter(None, lines):
             event = line.removeprefix("trio-upper: ")
-            moment = datetime.now(UTC).isoformat()
+            moment = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
             level = "warning" if event.startswith("warning: ") else "error"
             fields = {"event": event.removeprefix("warning: "), "level": level, "timestamp": moment}
             self._output.write(json.dumps(fields) + "\n")
