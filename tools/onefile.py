@@ -6,6 +6,7 @@ from 3.11 on, on Linux and macOS; on Windows Trio needs a package that is not pu
 
 import shutil
 import sys
+import tomllib
 import zipapp
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
@@ -33,7 +34,7 @@ def build(target: Path) -> None:
     with TemporaryDirectory() as folder:
         root = Path(folder)
         shutil.copytree(ROOT / "src", root, dirs_exist_ok=True, ignore=no_cache)
-        for needed in dependencies("trio-upper").values():
+        for needed in dependencies().values():
             copy(needed, root)
         (root / "__main__.py").write_text(MAIN, encoding="utf-8")
         zipapp.create_archive(root, target, interpreter="/usr/bin/env python3", compressed=True)
@@ -44,15 +45,16 @@ def no_cache(_folder: str, names: list[str]) -> set[str]:
     return {"__pycache__"} & set(names)
 
 
-def dependencies(name: str) -> dict[str, Distribution]:
-    """Return the distributions that the one of this name needs here, directly or not."""
+def dependencies() -> dict[str, Distribution]:
+    """Return the distributions that the program needs here, directly or not, by their names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found: dict[str, Distribution] = {}
-    names = [name]
-    while names:
-        requirements = map(Requirement, distribution(names.pop()).requires or ())
-        needed = {one.name for one in requirements if is_needed(one)} - found.keys()
-        found |= {one: distribution(one) for one in needed}
-        names += needed
+    requirements: list[str] = project["dependencies"]
+    while requirements:
+        needed = Requirement(requirements.pop())
+        if is_needed(needed) and needed.name not in found:
+            found[needed.name] = distribution(needed.name)
+            requirements += found[needed.name].requires or ()
     return found
 
 
