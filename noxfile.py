@@ -19,7 +19,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # Where the program runs, and the tests mostly do not.
-OTHER_SYSTEMS = ["darwin"]
+OTHER_SYSTEMS = ["darwin", "win32"]
 
 CODE = ["src", "tests", "benchmarks", "tools", "examples", "noxfile.py"]
 
