@@ -57,6 +57,7 @@ class Person:
         self.offers: deque[str | Exception] = deque()
         self.talks: deque[tuple[bytes | str | Exception, ...]] = deque()
         self.unfinished = b""
+        self.stood: list[bytes] = []  # in each prompt when it opened
         self.screen: list[str] = []
         self.history: Path | None = None
 
@@ -75,6 +76,7 @@ class Person:
 
     async def type(self, label: str, typing: Typing) -> None:
         self.screen.append(label)
+        self.stood.append(typing.unfinished)
         try:
             for what in (*self.talks.popleft(), EOT):
                 await wait_all_tasks_blocked()  # so that what was typed before has been answered
@@ -377,6 +379,21 @@ def test_when_the_server_goes_the_prompt_goes_and_the_way_back_is_offered(world:
         ".",
     ]
     assert len(set(world.targets)) == 1
+
+
+def test_words_typed_at_the_offer_stand_in_the_new_prompt(world: World) -> None:
+    """Enter connects again, in vain at first; what was typed is kept, and not sent."""
+    sent: list[bytes] = []
+
+    async def second(stream: trio.abc.HalfCloseableStream) -> None:
+        sent.extend([bytes(data) async for data in stream])
+
+    world.peers += [answering(b"", after=0), REFUSED, second]
+    world.person.talks += [(WAITS,), ()]
+    world.person.offers += ["words \udcff", ""]
+    assert run() == 0
+    assert world.person.stood == [b"", b"words \xff"]
+    assert sent == []
 
 
 def test_whoever_declines_the_way_back_ends(world: World) -> None:

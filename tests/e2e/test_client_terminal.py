@@ -304,6 +304,23 @@ async def test_the_server_stops_and_comes_back() -> None:
             await leaves(person, 0)
 
 
+async def test_words_typed_at_the_offer() -> None:
+    """Enter connects again, and they stand in the new prompt, to be edited and sent."""
+    first = trio.Event()
+
+    async def script(stream: trio.abc.Stream) -> None:
+        if first.is_set():
+            await peers.upper(stream)
+        first.set()
+
+    async with peer(script) as port, terminal("client", LOCALHOST, str(port)) as person:
+        await person.sees(OFFER)
+        await person.types("hello", ENTER)
+        await person.sees(f"127.0.0.1:{port}> *hello")
+        await person.types(" again", ENTER)
+        await person.sees(rf"HELLO AGAIN +{TIME}")
+
+
 async def test_unanswered_messages() -> None:
     """They are counted and named, the first ones each, and are not sent again."""
     later = trio.Event()
