@@ -46,6 +46,16 @@ def test_a_line_is_drawn_over_what_stood_there(
     assert stderr.shown == "\rlonger\rline  \r      \r"
 
 
+def test_where_nothing_was_drawn_nothing_is_erased(
+    stderr: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line may have words of somebody else."""
+    put(stderr.stream, monkeypatch)
+    with open_status():
+        pass
+    assert stderr.shown == ""
+
+
 def test_a_line_has_no_more_characters_than_the_terminal_has_columns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,13 +2,14 @@
 
 import os
 import termios
+import time
 from collections.abc import Iterator
 
 import pytest
 from prompt_toolkit.keys import Keys
 
 from trio_upper.platform import terminal
-from trio_upper.terminal.keyboard import Keyboard
+from trio_upper.terminal.keyboard import REST_SECONDS, Keyboard
 from trio_upper.terminal.lease import borrow
 
 MARKED = "keys\x1b[200~a\r\nb\x1b[201~\x1b[A\x1b[38;5;1mx"
@@ -88,6 +89,21 @@ def test_ctrl_d_in_the_modes_of_somebody_else(keys: tuple[int, Keyboard]) -> Non
     assert not keyboard.closed
     assert not termios.tcgetattr(keyboard.fileno())[3] & termios.ICANON
     assert termios.tcgetattr(keyboard.fileno())[3] == ours[3]
+
+
+def test_what_is_typed_for_a_shell_is_left_to_it(
+    keys: tuple[int, Keyboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the background nothing is read; the loop that asks does not spin meanwhile."""
+    typist, keyboard = keys
+    rests: list[float] = []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    with monkeypatch.context() as background:
+        background.setattr(terminal, "in_foreground", lambda _: False)
+        os.write(typist, b"x")
+        assert keyboard.read_keys() == []
+    assert rests == [REST_SECONDS]
+    assert [key.key for key in keyboard.read_keys()] == ["x"]
 
 
 def test_nothing_to_read(keys: tuple[int, Keyboard]) -> None:

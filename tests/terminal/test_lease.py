@@ -274,3 +274,22 @@ def test_signals_that_end_a_process_leave_the_terminal_as_it_was(
         assert ended == [(number, signal.SIG_DFL)]
         assert os.read(master, 1000) == TIDY.replace(b"\n", b"\r\n")
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_in_the_background_leaves_the_terminal_to_its_shell(
+    tty: tuple[int, int], background: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its modes nor its screen are touched."""
+    fd, master = tty
+    ended: list[int] = []
+    with borrow(fd) as lease:
+        lease.use(terminal.raw)
+        theirs = termios.tcgetattr(fd)
+        theirs[3] |= termios.ECHO
+        termios.tcsetattr(fd, termios.TCSANOW, theirs)
+        monkeypatch.setattr(signal, "raise_signal", ended.append)
+        lease.end_by(signal.SIGQUIT)
+        assert termios.tcgetattr(fd) == theirs
+        assert not select.select([master], [], [], 0)[0]
+    assert ended == [signal.SIGQUIT]
+    assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL

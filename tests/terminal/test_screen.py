@@ -28,6 +28,15 @@ async def test_a_screen_that_takes_nothing_holds_up_nobody_in_a_hurry() -> None:
     os.close(output)
 
 
+def test_nothing_is_drawn_on_a_terminal_that_a_shell_has() -> None:
+    """Also what is short."""
+    output, screen_end = os.pipe()
+    Screen(screen_end, hurried=lambda: False, usable=lambda: False).write("\x1b[J")
+    os.close(screen_end)
+    assert os.read(output, 100) == b""
+    os.close(output)
+
+
 def test_in_a_hurry_only_what_is_short_is_written() -> None:
     """The rest of a long reply would take a slow terminal too long; tidying up is short."""
     output, screen_end = os.pipe()

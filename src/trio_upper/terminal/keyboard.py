@@ -28,12 +28,13 @@ BURST_CHARACTERS = 32
 
 PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"  # xterm's bracketed paste mode (2004)
 
-# Text as it can be pasted: no control characters but tabs and ends of lines.
-BURST = re.compile(rf"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{{{BURST_CHARACTERS},}}")
-
-# A control sequence (ECMA-48, 5.4), or a function key of the Linux console; and the beginning of
-# one, at the end of what was read.
-SEQUENCE = re.compile(r"(\x1b\[(?:\[[A-E]|[0-?]*[ -/]*[@-~]))")
+# What is not taken key by key: a control sequence (ECMA-48, 5.4; the first form is of the Linux
+# console), or text as it can be pasted, without control characters but tabs and ends of lines.
+# And the beginning of a sequence, at the end of what was read.
+TOKEN = re.compile(
+    r"(\x1b\[(?:\[[A-E]|[0-?]*[ -/]*[@-~])"
+    rf"|[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]{{{BURST_CHARACTERS},}})"
+)
 BEGINNING = re.compile(r"\x1b(?:\[(?:\[|[0-?]*[ -/]*))?\Z")
 
 # Between two looks at a terminal that somebody else reads, in seconds.
@@ -137,12 +138,17 @@ class Keyboard(Vt100Input):
         if self._pasting:
             self._paste(text)
             return
-        for piece in SEQUENCE.split(text):
-            if BURST.fullmatch(piece):
+        for number, piece in enumerate(TOKEN.split(text)):
+            is_token = number % 2 == 1
+            if is_token and not piece.startswith("\x1b"):
                 self._paste(piece)
-            elif piece in ANSI_SEQUENCES or not SEQUENCE.fullmatch(piece):
-                self._after_return = False
-                self.vt100_parser.feed(piece)
+            elif not is_token or piece in ANSI_SEQUENCES:
+                self._press(piece)
+
+    def _press(self, keys: str) -> None:
+        if keys:
+            self._after_return = False
+            self.vt100_parser.feed(keys)
 
     def _paste(self, text: str) -> None:
         if text:
