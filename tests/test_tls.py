@@ -244,7 +244,7 @@ async def test_no_cipher_in_common(tmp_path: Path) -> None:
     ],
 )
 async def test_no_tls(tmp_path: Path, first_bytes: bytes, words: str) -> None:
-    """What is no handshake is described, and answered with an alert that gives TLS away."""
+    """What is not a handshake is described, and answered with an alert that shows it is TLS."""
     described, answer = await failure_of_server(first_bytes, server(tmp_path))
     assert described == words
     assert looks_like_tls(answer)
@@ -356,7 +356,7 @@ def test_silence() -> None:
 
 
 def test_reset() -> None:
-    """A client that resets the connection is no TLS failure of its own."""
+    """A client that resets the connection has not failed at TLS."""
     error = trio.BrokenResourceError()
     error.__cause__ = OSError(errno.ECONNRESET, "Connection reset by peer")
     assert describe_handshake_failure(error) == "reset during the handshake"
@@ -419,7 +419,7 @@ class TestFiles:
         assert said == f"cannot read '{missing}': No such file or directory"
 
     def test_directory(self, tmp_path: Path) -> None:
-        """A directory is no key."""
+        """A directory is not a key."""
         said = self.complaint(cert=cert_file(tmp_path, issue(NAME)), key=tmp_path)
         assert said == f"cannot read '{tmp_path}': Is a directory"
 
@@ -453,7 +453,7 @@ class TestFiles:
         assert said == f"the key in '{key}' does not belong to the certificate in '{cert}'"
 
     def test_encrypted_key(self, tmp_path: Path) -> None:
-        """An encrypted key is refused at once, nobody is asked for its passphrase."""
+        """An encrypted key is refused at once, without a question for its passphrase."""
         leaf = issue(NAME)
         loaded = serialization.load_pem_private_key(leaf.private_key_pem.bytes(), None)
         encrypted = loaded.private_bytes(

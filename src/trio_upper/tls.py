@@ -1,4 +1,4 @@
-"""TLS: the contexts of a client and of a server, and why a file or a handshake is no good."""
+"""TLS: the contexts of a client and of a server, and why a file or a handshake fails."""
 
 import enum
 import hashlib
@@ -21,7 +21,7 @@ VERSION = b"\x03"
 CLIENT_HELLO = b"\x01"
 TELLING_BYTES = 6
 
-# Python's own default, which whoever builds it may leave to the system's configuration.
+# Python's own default, which a distribution may leave to the system's configuration.
 _OLDEST = ssl.TLSVersion.TLSv1_2
 
 
@@ -105,7 +105,7 @@ class HandshakeRefused(ssl.SSLError):
 
 
 class NoTLS(ssl.SSLError):
-    """The first bytes of the peer are none of a TLS server's."""
+    """The first bytes of the peer are not those of a TLS server."""
 
     reason = "NO_TLS"
 
@@ -163,7 +163,7 @@ class _Object(ssl.SSLObject):
 
 
 def _may_be_servers(first_bytes: bytes) -> bool:
-    """Tell whether a TLS server may begin like this: with an alert, or a message that is no hello.
+    """Return whether a TLS server may begin like this: with an alert, or a message but a hello.
 
     A client's hello can only be our own, sent back, as our server does without TLS.
     """

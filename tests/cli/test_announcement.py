@@ -100,7 +100,7 @@ def test_a_link_local_address_needs_the_interface_of_the_other_machine() -> None
 
 
 def test_where_the_addresses_cannot_be_listed_one_has_to_be_found() -> None:
-    """A sandbox may forbid it; that is no reason not to serve."""
+    """A sandbox may forbid it; the server serves all the same."""
     lines = Announcement().lines([("0.0.0.0", PORT)], None)
     assert lines[1:] == [
         "from this machine:    python -m trio_upper client 127.0.0.1 8746",
@@ -111,7 +111,7 @@ def test_where_the_addresses_cannot_be_listed_one_has_to_be_found() -> None:
 
 
 def test_a_client_can_trust_the_certificate_by_its_fingerprint() -> None:
-    """Whatever its names and whoever signed it; the command of a server has none."""
+    """Whatever its names and its CA; the command of a server has no fingerprint."""
     lines = announced("192.168.1.7", "127.0.0.1", tls=True, fingerprint="SHA256:ab")
     assert [line.partition("client ")[2] for line in lines[1:]] == [
         "127.0.0.1 8746 --tls-fingerprint SHA256:ab",
@@ -120,7 +120,7 @@ def test_a_client_can_trust_the_certificate_by_its_fingerprint() -> None:
 
 
 def test_clients_that_need_a_certificate_are_told_so() -> None:
-    """Whose files they are nobody knows here."""
+    """The server cannot know their files."""
     *_, last = announced("127.0.0.1", tls=True, client_certificate=True)
     assert last == "clients need a certificate: add --tls-cert FILE and --tls-key FILE"
 
@@ -212,7 +212,7 @@ def test_own_addresses_are_those_of_all_interfaces(monkeypatch: pytest.MonkeyPat
 
 
 def test_own_addresses_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not known, which is not the same as none."""
+    """They are unknown, which is not the same as an empty list."""
 
     def fail() -> None:
         raise OSError("Operation not permitted")

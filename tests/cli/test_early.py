@@ -23,7 +23,7 @@ def _restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_restored")
 def test_only_sigterm_stops_a_server_that_was_started_with_all_ignored() -> None:
-    """A shell and `nohup` mean it when they ignore the others; nobody means SIGTERM."""
+    """A shell and `nohup` ignore the others on purpose; SIGTERM is ignored by accident."""
     assert stop_signals() == STOPPING
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

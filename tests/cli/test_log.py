@@ -132,7 +132,7 @@ def test_an_exception_is_one_line_of_json() -> None:
 def test_colors_are_for_a_terminal_whose_user_has_nothing_against_them(
     monkeypatch: pytest.MonkeyPatch, output: io.StringIO, no_color: str | None, colored: bool
 ) -> None:
-    """A file gets none, and NO_COLOR is respected (https://no-color.org)."""
+    """A file gets no colors, and NO_COLOR is respected (https://no-color.org)."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", no_color)

@@ -184,7 +184,7 @@ def test_a_person_is_told_what_to_do_next(
 def test_inherited_listeners_are_handed_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody is told how to expose them: who opened them knows better."""
+    """There is no announcement: whoever opened them knows where they are."""
     with socket.create_server(("127.0.0.1", 0)) as bound:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.dup()))
         monkeypatch.setattr(operate, "adopt_listeners", lambda environment: (listener,))
@@ -205,7 +205,7 @@ def test_inherited_listeners_are_handed_on(
 def test_where_nothing_can_be_listened_on_it_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, exit code 1, and nobody is started."""
+    """One line, exit code 1, and no worker is started."""
     making, log = Making(), Log()
     assert run(monkeypatch, making, log, hosts=("192.0.2.1",)) == 1
     [line] = capsys.readouterr().err.splitlines()
@@ -237,7 +237,7 @@ def test_the_clients_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_workers_than_clients_are_refused() -> None:
-    """One of them could serve nobody."""
+    """One of them could not serve a single client."""
     with pytest.raises(ValueError, match="--max-clients 2 is less than one for each of 3 workers"):
         share_out(2, 3)
 
@@ -302,7 +302,7 @@ def test_the_number_of_workers(
 
 
 def test_one_core_means_no_parent(called: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would have nobody to share with."""
+    """A worker alone has nothing to share."""
     monkeypatch.setattr("trio_upper.platform.usable_cores", lambda: 1)
     assert exit_code("serve", "--workers", "0") == 7
 
@@ -448,7 +448,7 @@ def test_a_worker_whose_parent_has_gone_drains(line: socket.socket) -> None:
 
 
 def test_a_worker_may_be_stopped_alone(line: socket.socket) -> None:
-    """A signal to it alone is obeyed; with the order from its parent beside it, it is no cut."""
+    """A signal to it alone is obeyed; the order of its parent beside it does not make it a cut."""
     log = Log()
 
     def stop() -> None:

@@ -80,7 +80,7 @@ sh -c 'LISTEN_PID=$$ exec "$@"' sh "$@"
 @needs_systemd
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_restart_of_the_service_loses_no_client(workers: str, tmp_path: Path) -> None:
-    """Who connects meanwhile waits, and is then answered."""
+    """A client that connects meanwhile waits, and is then answered."""
     go = tmp_path / "go"
     options = ("serve", "--log-format", "json", "--workers", workers, "--grace", "60")
     twice = activated(*options, prefix=("env", f"GO={go}", "sh", "-c", TWICE, "sh"))

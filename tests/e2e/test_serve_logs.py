@@ -36,7 +36,7 @@ FIELDS = {
 
 
 async def say_all(server: Server) -> None:
-    """Be a client of each kind: one that ends, one that resets, one that finds no place."""
+    """Be a client of each kind: one that ends, one that resets, one that is refused."""
     async with await server.connect() as stream:
         assert await ask(stream, SECRET) == SECRET.upper()
         async with await server.connect() as refused:
@@ -107,7 +107,7 @@ async def test_what_a_client_says_is_in_no_log(style: str) -> None:
 
 
 async def test_a_higher_level_logs_less() -> None:
-    """Clients that come and go are no warnings; what a person needs at the start is no log."""
+    """Clients that come and go are not warnings; the announcement is not part of the log."""
     options = ("--log-level", "warning", "--log-format", "text", "--max-clients", "1")
     async with serving(*options) as server:
         async with await server.connect() as stream:
@@ -160,7 +160,7 @@ def listening_ports(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("style", ["json", "text"])
 async def test_a_reader_of_the_log_that_goes_does_no_harm(style: str) -> None:
-    """A server whose log nobody takes any more serves on, and stops as ever."""
+    """A server whose log is not read any more goes on, and stops as usual."""
     async with serving("--log-format", style) as server:
         async with neighbour(await server.connect()):
             await server.line("client connected")

@@ -41,7 +41,7 @@ def complaint(ended: Ended, code: int) -> str:
 
 
 async def commands(server: Server, place: str) -> list[list[str]]:
-    """Return the arguments of the commands that are to be copied, on the line of `place` and on."""
+    """Return the arguments of the commands to copy, from the line that begins with `place` on."""
     server.send(signal.SIGUSR1)  # what this makes it write comes after all that it says at first
     await server.line("totals")
     lines = [line.removeprefix("trio-upper: ") for line in server.lines]
@@ -158,7 +158,7 @@ async def test_a_port_in_use_is_explained() -> None:
 
 @pytest.mark.parametrize("host", [NOBODYS_ADDRESS, NOBODYS_NAME, "::1::", ""])
 async def test_an_address_that_this_machine_does_not_have_is_explained(host: str) -> None:
-    """So is a name that nobody knows, and what is no address at all."""
+    """So is an unknown name, and what is not an address at all."""
     why = complaint(await run("serve", "--port", "0", "--host", host), 1)
     assert host in why
     assert "0.0.0.0" in why
@@ -175,7 +175,7 @@ async def test_one_wrong_address_among_others_is_an_error() -> None:
     reason="on this machine everybody may listen below 1024",
 )
 async def test_a_privileged_port_is_explained() -> None:
-    """Who may not listen below 1024 is told to choose a higher port."""
+    """A user who may not listen below 1024 is told to choose a higher port."""
     prefix = () if os.geteuid() else UNPRIVILEGED
     why = complaint(await run("serve", "--port", "81", prefix=prefix), 1)
     assert "no permission" in why
@@ -183,7 +183,7 @@ async def test_a_privileged_port_is_explained() -> None:
 
 
 async def test_a_machine_without_ipv6_serves_ipv4() -> None:
-    """A name that has an IPv6 address, too, is no error; that address itself, asked for, is one."""
+    """A name that has an IPv6 address, too, is served; that address by itself is an error."""
     probe = await trio.run_process([*WITHOUT_IPV6, "true"], check=False, capture_stderr=True)
     if probe.returncode:
         pytest.skip(f"no network without IPv6 can be made here: {probe.stderr.decode()}")

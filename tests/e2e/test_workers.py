@@ -34,7 +34,7 @@ async def both_serve(server: Server) -> dict[int, int]:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, though perhaps nobody knows how (proc_pid_stat(5))."""
+    """Return whether a process has ended, waited for or not (proc_pid_stat(5))."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
@@ -86,7 +86,7 @@ async def one_client_each(server: Server, stack: AsyncExitStack) -> dict[int, tr
 
 
 async def test_both_workers_answer() -> None:
-    """Clients go to either, and the log tells which of them had whom, and what it did."""
+    """Clients go to either, and the log tells which worker had which client."""
     async with serving(*TWO) as server, AsyncExitStack() as stack:
         await both_serve(server)
         streams = await one_client_each(server, stack)
@@ -237,13 +237,13 @@ async def test_while_it_drains_nobody_is_accepted() -> None:
 
 
 def refuses(port: int) -> bool:
-    """Return whether nobody listens on `port`."""
+    """Return whether connections to `port` are refused."""
     with socket.socket() as one:
         return one.connect_ex((LOCALHOST, port)) != 0
 
 
 async def test_the_grace_is_one_for_all() -> None:
-    """Who still talks after it is cut, in each worker, and the exit code tells."""
+    """Clients that still talk after it are cut, in each worker, and the exit code tells."""
     grace = 0.5
     async with serving("--workers", "2", "--grace", str(grace)) as server:
         async with load(server, 8) as clients:
@@ -310,7 +310,7 @@ async def test_a_descriptor_that_is_not_a_listener_is_one_line() -> None:
 
 
 async def test_a_renewed_certificate_is_taken_over_without_a_lost_client(tmp_path: Path) -> None:
-    """SIGTERM to one worker after the other: each reads the files anew, and nobody is refused."""
+    """SIGTERM to one worker after the other: each reads the files anew; no client is refused."""
     pair = pair_file(tmp_path, issue("localhost", LOCALHOST))
     async with serving("--tls-cert", str(pair), *TWO) as server:
         pids = await both_serve(server)

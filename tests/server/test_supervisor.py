@@ -148,7 +148,7 @@ class Fake:
 
 
 class Unwatched(Fake):
-    """A worker for whose end nobody can wait."""
+    """A worker whose end cannot be waited for."""
 
     async def ended(self) -> int:
         raise RuntimeError("can't start new thread")
@@ -339,7 +339,7 @@ async def test_a_worker_that_does_not_get_ready_is_killed(autojump_clock: MockCl
 
 
 async def test_where_none_can_start_it_gives_up(autojump_clock: MockClock) -> None:
-    """All have failed, and none was ever ready: it would be the same again."""
+    """All have failed and no worker was ever ready: it would be the same again."""
     error = pytest.RaisesExc(
         CannotStart, match=r"^none of the 3 workers could start; the last one: exit code 1$"
     )
@@ -393,7 +393,7 @@ async def test_one_that_serves_is_reason_enough_to_go_on(
 async def test_a_worker_that_cannot_be_waited_for_is_killed_and_started_again(
     autojump_clock: MockClock,
 ) -> None:
-    """Where waiting takes a thread, and there is none."""
+    """Where waiting takes a thread, and no thread can be started."""
 
     def make(number: int, turn: int) -> Fake:
         return Unwatched() if (number, turn) == (2, 1) else Fake()
@@ -450,7 +450,7 @@ async def test_a_cut_is_bounded_by_a_moment(autojump_clock: MockClock) -> None:
 
 
 async def test_a_worker_that_is_just_starting_is_drained_too(autojump_clock: MockClock) -> None:
-    """It has served nobody, so that whatever it ends with is clean."""
+    """It has served no client, so that any exit code is clean."""
     async with running(
         lambda number, _: Fake(starts=0 if number == 1 else 5, last=0 if number == 1 else -15)
     ) as supervised:

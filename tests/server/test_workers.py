@@ -171,7 +171,7 @@ async def test_a_worker_that_ends_before_it_serves_never_was_ready(unread: bool)
 
 @pytest.mark.parametrize("end", [WorkerProcess.kill, WorkerProcess.close])
 async def test_a_worker_can_be_killed(end: Callable[[WorkerProcess], None]) -> None:
-    """Whatever it does; closing it does it, too, so that none is left behind."""
+    """Whatever it does; closing it kills it, too, so that no process is left."""
     async with started(SLEEP) as worker:
         assert worker.pid != os.getpid()
         end(worker)

@@ -37,7 +37,7 @@ class Announcement:
         """Return the lines to print when the server is ready.
 
         `listening` are the addresses and ports that are open, `own` the addresses of this machine;
-        None: nobody knows.
+        None: the system does not list them.
         """
         port = listening[0][1]
         opened = [ipaddress.ip_address(address) for address, _ in listening]

@@ -1,4 +1,4 @@
-"""Makes what is printed a JSON object a line, for whoever has asked for a log in JSON."""
+"""Turns what is printed into JSON, one object a line, beside a log in JSON."""
 
 import io
 import json

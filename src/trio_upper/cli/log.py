@@ -55,7 +55,7 @@ class BackgroundWriter(io.TextIOBase):
 
     Resource handling: closing takes at most `CLOSE_SECONDS`; the descriptor stays open.
 
-    Error handling: where there is no thread to be had, lines are written where they are logged.
+    Error handling: where no thread can be started, lines are written at once, by whoever logs them.
     """
 
     def __init__(self, descriptor: int) -> None:

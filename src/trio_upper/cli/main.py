@@ -24,7 +24,7 @@ ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 def explain(error: click.UsageError) -> str:
     """Return in one line what is wrong and where to read on.
 
-    A value that comes from the environment is told so: nobody finds it on the command line.
+    A value from the environment is named with its variable: it is not on the command line.
     """
     text = error.format_message().rstrip(".")
     context, option = error.ctx, getattr(error, "param", None)

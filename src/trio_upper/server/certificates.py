@@ -16,7 +16,7 @@ from trio_upper.tls import BadCertificate, fingerprint, server_context
 # How long before its end a certificate is worth a warning: time to have it renewed.
 RENEWAL_DAYS = 14
 
-# How long a certificate is valid that a server has made for itself; nobody renews it.
+# How long a certificate is valid that a server has made for itself: it is made anew at each start.
 SELF_SIGNED_DAYS = 3650
 
 # A certificate as PEM (RFC 7468), and what it was before that. OpenSSL has one more, with trust
@@ -139,7 +139,7 @@ def _elements(encoded: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield tag and content of each element that stands in `encoded` (X.690 section 8.1)."""
     while encoded:
         tag, size, start = encoded[0], encoded[1], 2
-        if size >= 0x80:  # so many bytes of length follow
+        if size >= 0x80:  # the length itself follows, in this many bytes
             start += size - 0x80
             size = int.from_bytes(encoded[2:start])
         yield tag, encoded[start : start + size]

@@ -29,7 +29,7 @@ READY = b"r"
 # What precedes a secret on the line: its size. It is the first thing there.
 SIZE_BYTES = 4
 
-# What cannot be had when there is no process, no thread or no memory for a worker.
+# What starting a worker raises when there is no process, no thread or no memory for it.
 START_ERRORS = (OSError, RuntimeError, MemoryError)
 
 # What a worker's interpreter runs first, for only the process itself can tell its id. It moves the
