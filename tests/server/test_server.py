@@ -626,9 +626,10 @@ async def test_a_pause_makes_nobody_idle(still_clock: MockClock) -> None:
     async with running(idle_timeout=10) as served:
         client = served.connect()
         await wait_all_tasks_blocked()
-        await ticks(10, still_clock, 0.5)
+        await ticks(19, still_clock, 0.5)
         still_clock.jump(3600)
         await wait_all_tasks_blocked()
+        await ticks(10, still_clock, 0.5)  # it has been silent for more than 10 s, but for a pause
         assert await ask(client, b"x\n") == b"X\n"
         await ticks(25, still_clock, 0.5)
         assert await client.receive_some() == idle_notice(10)

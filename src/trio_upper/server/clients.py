@@ -118,6 +118,11 @@ class Clients:
             if number % INSPECTED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
+    def begin_anew(self) -> None:
+        """Have the deadlines of all clients begin with the next inspection."""
+        for conversation in self._conversations.values():
+            conversation.begin_anew()
+
     async def serve(self, transport: ClientStream, peer: str) -> None:
         """Serve one client, from its admission to its end; what goes wrong with it ends it alone.
 

@@ -166,6 +166,10 @@ class Conversation:
         elif still_seconds >= limits.quiet_seconds and not self._stream.has_unread():
             self._interrupt(limits.end, limits.notice)
 
+    def begin_anew(self) -> None:
+        """Have the deadlines begin with the next inspection."""
+        self._mark = NOT_INSPECTED
+
     def _progress(self) -> int:
         """Return a number that grows with whatever the client does."""
         if self._in_handshake:
