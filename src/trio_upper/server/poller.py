@@ -158,7 +158,7 @@ class PolledStream(PlainStream):
         """Receive at most `size` bytes for the parked task, answer them, and send the reply."""
         try:
             data = self._socket.recv(size)
-            if data and not (rest := self._reply(self._answer(data))):
+            if data and not (rest := self._send_now(self._answer(data))):
                 self._is_bulk = len(data) >= SHORT_BYTES
                 if len(data) == size or self._until_empty:
                     self._queue()
@@ -172,12 +172,14 @@ class PolledStream(PlainStream):
         else:
             self._wake(outcome.Value(rest if data else None))
 
-    def _reply(self, reply: Reply) -> Reply:
+    def _send_now(self, reply: Reply) -> Reply:
         """Send what the system takes of `reply`, and return the rest."""
         try:
-            return self._send_some(reply)
-        except trio.BrokenResourceError:  # the task will find out, and count it as not sent
+            taken = self._socket.send(reply)
+        except OSError:  # no room, or the client has gone: the task finds out, and counts right
             return reply
+        self._taken += taken
+        return b"" if taken == len(reply) else memoryview(reply)[taken:]
 
     def close(self) -> None:
         """Close the socket; a parked task is told."""

@@ -43,9 +43,9 @@ LONGEST_TICK_SECONDS = 1.0
 TICKS_PER_TIMEOUT = 20
 
 # The inspection's clock advances by this many ticks at most from one inspection to the next: a busy
-# server is late, and its clients are not to suffer for it. What is later than PAUSE_SECONDS was held
-# up by a pause of the whole process (a stop signal, a suspended machine), in which no client could
-# be heard: all deadlines begin anew.
+# server is late, and its clients are not to suffer for it. What is later than PAUSE_SECONDS was
+# held up by a pause of the whole process (a stop signal, a suspended machine), in which no client
+# could be heard: all deadlines begin anew.
 TICKS_AT_ONCE = 2
 PAUSE_SECONDS = 1.0
 
