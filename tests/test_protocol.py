@@ -103,15 +103,6 @@ def test_at_most_three_bytes_are_held_back(data: bytes) -> None:
     assert uppercaser.finish() == b""
 
 
-@given(st.lists(messages))
-def test_measure_counts_what_feed_returns(pieces: list[bytes]) -> None:
-    """Measuring is feeding without the bytes."""
-    feeding, measuring = Uppercaser(), Uppercaser()
-    for piece in pieces:
-        assert measuring.measure(piece) == len(feeding.feed(piece))
-    assert measuring.finish() == feeding.finish()
-
-
 def test_a_bytearray_is_as_good_as_bytes() -> None:
     """Both ways through the transform take what a stream may return."""
     assert Uppercaser().feed(bytearray(b"abc")) == b"ABC"

@@ -40,12 +40,6 @@ class Uppercaser:
         self._held = bytes(whole[used:])
         return text.upper().encode("utf-8", "surrogateescape")
 
-    def measure(self, data: bytes | bytearray) -> int:
-        """Do as `feed` does, but return only how many bytes it would have returned."""
-        if not self._held and data.isascii():
-            return len(data)
-        return len(self.feed(data))
-
     def finish(self) -> bytes:
         """Return what is still held back, 0 to 3 bytes, as it is: the stream ended inside it."""
         held, self._held = self._held, b""

@@ -3,6 +3,7 @@
 import errno
 import io
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -625,6 +626,9 @@ def outcome(ending: Ending, owed: int = 0, unanswered: int = 0, **more: Any) -> 
 CONNECTED = "connected to example.lan (192.0.2.1) port 80 in 0.4 ms"
 WRONG = "byte 5 of the replies is wrong: 'i' (0x69) came, 'L' (0x4c) was owed"
 CUT = "the input ends inside a character, and TLS cannot say so to the server"
+WANTED = trio.BrokenResourceError("x")
+WANTED.__cause__ = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] (_ssl.c:1)")
+WANTED.__cause__.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 RESET = trio.BrokenResourceError("x")
 RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
@@ -679,7 +683,11 @@ RESET.__cause__ = ConnectionResetError(errno.ECONNRESET, "Connection reset by pe
             outcome(Ending.BROKEN, 6, 4, error=RESET),
             ["the server reset the connection: no reply to 4 of the 6 bytes sent"],
         ),
-        (outcome(Ending.BROKEN, seconds=AT_ONCE_SECONDS), ["the connection broke"]),
+        (outcome(Ending.BROKEN), ["the connection broke"]),
+        (
+            outcome(Ending.BROKEN, 6, 6, error=WANTED),
+            [f"{Cause.TLS_CERTIFICATE_WANTED.sentence}: no reply to the 6 bytes sent"],
+        ),
         (
             outcome(Ending.WRONG, 6, 2, mismatch=Mismatch(position=5, came=0, owed=ord("L"))),
             [WRONG.replace("'i' (0x69)", "0x00")],

@@ -12,7 +12,7 @@ from typing import Self
 
 import trio
 
-from trio_upper.cli.output import Sink, escaped, is_terminal, named_cuts, sole_error, tell
+from trio_upper.cli.output import Sink, escaped, is_terminal, named_cuts, tell
 from trio_upper.cli.progress import Meter
 from trio_upper.cli.run import leave, run_job
 from trio_upper.cli.signals import until_signal
@@ -113,12 +113,11 @@ async def _connect(
 ) -> Connection:
     try:
         return await dial(target, options, _tell, retries)
-    except* CannotConnect as failed:
-        words = str(sole_error(failed))
+    except CannotConnect as error:
+        words = str(error)
         if not host_given:
             words += f"\ntrio-upper: no HOST was given, so it was {target.host}"
         raise _Unconnected(words) from None
-    raise AssertionError("a connection is returned, or an error raised")
 
 
 async def _transfer(
@@ -194,14 +193,20 @@ async def dial(
 ) -> Connection:
     """Connect to `target` as `options` have it; `tell` the person if that takes long.
 
-    `CannotConnect` escapes in a group, as from a nursery.
+    Error handling: `CannotConnect`, not in a group.
     """
+    result: Connection | CannotConnect
     async with trio.open_nursery() as nursery:
         if not options.quiet:
             nursery.start_soon(_tell_if_slow, target, options, tell)
-        connection = await open_connection(target, options.connection, retries)
+        try:
+            result = await open_connection(target, options.connection, retries)
+        except CannotConnect as error:
+            result = error
         nursery.cancel_scope.cancel()
-    return connection
+    if isinstance(result, CannotConnect):
+        raise result
+    return result
 
 
 async def _tell_if_slow(target: Target, options: Options, tell: Tell) -> None:

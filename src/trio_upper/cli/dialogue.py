@@ -9,7 +9,6 @@ from typing import TypeVar
 import trio
 
 from trio_upper.cli.client import Options, dial, explain, hold, quote
-from trio_upper.cli.output import sole_error
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
 from trio_upper.client.failures import CannotConnect
@@ -114,8 +113,8 @@ class _Dialogue:
         try:
             connection = await dial(target, self._options, self._say)
             stream, self._connected = connection.stream, str(connection)
-        except* CannotConnect as failed:
-            await self._say(str(sole_error(failed)))
+        except CannotConnect as error:
+            await self._say(str(error))
         return stream
 
     async def converse(self, target: Target, stream: trio.abc.Stream) -> tuple[bool, bool]:

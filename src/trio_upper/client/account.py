@@ -49,20 +49,6 @@ class Mismatch:
         )
 
 
-def find_mismatch(came: bytes | bytearray, owed: bytes, *, before: int = 0) -> Mismatch | None:
-    """Return the first byte of `came` that is not the one of `owed`; None if there is none.
-
-    `came` may be shorter: then its rest has not come yet. `before` bytes of the replies came
-    earlier.
-    """
-    at = _in_common(came, owed)
-    if at == len(came):
-        return None
-    return Mismatch(
-        position=before + at + 1, came=came[at], owed=owed[at] if at < len(owed) else None
-    )
-
-
 def _in_common(one: bytes | bytearray, other: bytes | bytearray) -> int:
     """Return how many bytes at the beginning of both are the same; as fast as the C library."""
     return bisect_left(range(len(one)), True, key=lambda at: one[: at + 1] != other[: at + 1])

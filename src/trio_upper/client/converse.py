@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from trio_upper.client.account import Account, Mismatch
+from trio_upper.client.failures import was_reset
 from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS
 from trio_upper.platform import reuse_large_blocks
 
@@ -75,8 +76,10 @@ class Outcome:
     @property
     def hung_up(self) -> bool:
         """Whether the peer closed the connection before it answered anything."""
-        closed = self.ending in {Ending.CLOSED, Ending.BROKEN}
-        return closed and self.unanswered == self.owed and not self.cut_by_half_close
+        if self.unanswered < self.owed or self.cut_by_half_close:
+            return False
+        reset = self.ending is Ending.BROKEN and self.error is not None and was_reset(self.error)
+        return reset or self.ending is Ending.CLOSED
 
 
 async def converse(

@@ -361,6 +361,12 @@ def broken(error: BaseException) -> str:
     return _BROKEN_WORDS.get(cause, cause.sentence).format(detail=_own_words(root))
 
 
+def was_reset(error: BaseException) -> bool:
+    """Tell whether the other side gave up the connection, without a reason of its own."""
+    root = _root(error)
+    return (_tls_cause(root) or _transport_cause(root)) in {Cause.RESET, Cause.TLS_CLOSED}
+
+
 def looks_like_tls(first_bytes: bytes) -> bool:
     """Tell whether a peer that was expected to speak plain text began with a record of TLS.
 
