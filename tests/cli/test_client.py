@@ -156,7 +156,7 @@ def test_standard_input_goes_out_byte_for_byte(
 
 
 def test_both_ends_are_open_before_anybody_is_connected_to(world: World) -> None:
-    """Where they cannot be, nobody hears of it, and no socket can get the number of one."""
+    """If they cannot be opened no connection is made, and no socket can take the number of one."""
     world.input.put_eof()
     assert run() == 0
     assert world.opened == ["output", "input", "connection"]
@@ -197,7 +197,7 @@ def test_a_reader_that_has_left_ends_it_as_sigpipe_does(
 def test_output_that_cannot_be_written_is_one_line(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A full disk is no traceback."""
+    """A full disk is one line, not a traceback."""
     world.output.error = OutputError(1, "write to", DISK_FULL)
     assert run(["x"]) == 1
     _, err = capsys.readouterr()
@@ -219,7 +219,7 @@ def test_output_that_proves_to_be_lost_at_the_end_is_no_success(
 def test_input_that_cannot_be_read_is_one_line(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory or a descriptor of the wrong direction is no traceback."""
+    """A directory or a descriptor of the wrong direction is one line, not a traceback."""
 
     async def fail(max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -368,7 +368,7 @@ def test_quiet_says_what_failed_alone(world: World, capsys: pytest.CaptureFixtur
 def test_a_host_that_was_not_given_is_said_to_be(
     world: World, capsys: pytest.CaptureFixture[str], messages: list[str]
 ) -> None:
-    """When nobody answers there: who forgot it would look for a server on another machine."""
+    """Otherwise a user who forgot it would look for the fault on another machine."""
     world.meets(REFUSED)
     assert client.run(TARGET, messages, Options(), host_given=False) == 1
     assert capsys.readouterr().err.splitlines() == [
@@ -462,7 +462,7 @@ def test_a_connection_that_takes_long_is_said_to_be_tried(
 
 
 @pytest.mark.parametrize("closed", [False, True])
-def test_nobody_is_told_where_nobody_sees_it(
+def test_a_script_is_not_told_that_it_takes_long(
     world: World,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -534,7 +534,7 @@ def test_progress_is_shown_where_somebody_sees_it(
 
 
 def test_messages_have_progress_too(world: World, meter: type[Meter]) -> None:
-    """They may be many; how many bytes they are nobody has counted."""
+    """There may be many, of unknown total size."""
     assert run(["hello"]) == 0
     assert world.output.written == b"HELLO\n"
     assert meter.made == [None]
@@ -552,7 +552,7 @@ def test_progress_is_taken_away_before_anything_is_said(
 
 
 def test_quiet_has_no_progress(world: World, meter: type[Meter]) -> None:
-    """Nobody asked for it."""
+    """Quiet means replies and errors only."""
     assert run(["hello"], Options(quiet=True)) == 0
     assert not meter.seen
 
@@ -601,7 +601,7 @@ def test_a_silent_server_is_given_up_on(world: World, capsys: pytest.CaptureFixt
 
 
 def test_a_close_that_waits_for_the_peer_has_a_deadline(world: World) -> None:
-    """A TLS peer that never answers the closing alert holds nobody up, and changes nothing."""
+    """A TLS peer that never answers the closing alert delays the end by no more than that."""
     waited: list[float] = []
 
     class Stuck(NoHalfClose):

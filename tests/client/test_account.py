@@ -10,6 +10,7 @@ from trio_upper.client.account import (
     WORDS_BYTES,
     Account,
     Mismatch,
+    find_mismatch,
 )
 from trio_upper.protocol import Uppercaser, full_notice, shutdown_notice
 
@@ -97,7 +98,7 @@ def test_nothing_is_settled_before_the_input_ends() -> None:
 
 
 def test_a_character_cut_by_the_end_is_owed_only_where_the_peer_learns_of_the_end() -> None:
-    """Without a half-close an incomplete last character stays unanswered; nobody waits for it."""
+    """Without a half-close an incomplete last character stays unanswered, and is not waited for."""
     told, untold = Account(), Account()
     for account in (told, untold):
         account.sent(b"a\xe2\x82")
@@ -189,10 +190,10 @@ def test_beyond_the_first_bytes_all_that_is_right_is_shown() -> None:
         (b"x" * 2 * BANNER_BYTES, b"X" * BANNER_BYTES + b"Y", False),
     ],
 )
-def test_a_peer_is_foreign_by_its_first_line_or_by_what_answers_nothing(
+def test_a_peer_is_foreign_by_its_first_line_or_by_a_byte_too_many(
     sent: bytes, peer: bytes, foreign: bool
 ) -> None:
-    """Who has upper-cased a line rightly is a server that made a mistake."""
+    """A peer that upper-cased a line correctly is a server that made a mistake."""
     account = account_of(sent)
     receive(account, peer)
     assert account.foreign is foreign
@@ -242,7 +243,7 @@ def test_foreign_words_are_no_notice() -> None:
         ),
         (b"hello", b"\x00ELLO", "byte 1 of the replies is wrong: 0x00 came, 'H' (0x48) was owed"),
         (b"'", b"\xff", """byte 1 of the replies is wrong: 0xff came, "'" (0x27) was owed"""),
-        (b"hello", b"HELLO!", "byte 6 of the replies, '!' (0x21), answers nothing"),
+        (b"hello", b"HELLO!", "byte 6 of the replies, '!' (0x21), is one too many"),
         (
             b"x" * 5000,
             b"X" * 4095 + b"Y",
@@ -255,3 +256,18 @@ def test_the_first_wrong_byte(sent: bytes, came: bytes, said: str) -> None:
     account = account_of(sent)
     account.received(came)
     assert str(account.mismatch) == said
+
+
+@pytest.mark.parametrize(
+    ("came", "mismatch"),
+    [
+        (b"", None),
+        (b"HEL", None),
+        (b"HELLO", None),
+        (b"HELP", Mismatch(position=104, came=ord("P"), owed=ord("L"))),
+        (b"HELLO!", Mismatch(position=106, came=ord("!"), owed=None)),
+    ],
+)
+def test_where_a_reply_goes_wrong(came: bytes, mismatch: Mismatch | None) -> None:
+    """For a reply that is known as a whole; what has not come yet is not wrong."""
+    assert find_mismatch(came, b"HELLO", before=100) == mismatch

@@ -121,7 +121,7 @@ def _sockaddr(address: str) -> tuple[Any, ...]:
 
 
 def after(seconds: float, error: Exception | None = None) -> Behaviour:
-    """Return what an address does that connects, or fails, so many seconds later."""
+    """Return what an address does that connects, or fails, `seconds` later."""
 
     async def behave() -> None:
         await trio.sleep(seconds)
@@ -260,7 +260,7 @@ async def test_cancelled_at_the_finish(autojump_clock: trio.abc.Clock) -> None:
 
 
 async def test_a_bug_is_no_failure_to_connect(autojump_clock: trio.abc.Clock) -> None:
-    """What is no failure of the network is not made one, and closes all sockets too."""
+    """A bug is not reported as a network failure; it closes all sockets too."""
     network = FakeNetwork({"192.0.2.1": NEVER, "192.0.2.2": after(0, ZeroDivisionError())})
     with pytest.RaisesGroup(ZeroDivisionError):
         await connect(BOX, connect_timeout=TIMEOUT)
@@ -268,7 +268,7 @@ async def test_a_bug_is_no_failure_to_connect(autojump_clock: trio.abc.Clock) ->
 
 
 async def test_a_socket_that_met_itself(autojump_clock: trio.abc.Clock) -> None:
-    """Whoever dials a free port of this machine may get that port for himself: nobody is there."""
+    """Dialling a free port of this machine may meet itself: nothing listens there."""
     network = FakeNetwork({"192.0.2.1": trio.lowlevel.checkpoint})
     network.meets_itself = True
     failure = await failure_of(BOX)
@@ -304,7 +304,7 @@ async def test_how_it_came_about(autojump_clock: trio.abc.Clock) -> None:
 
 
 async def test_which_addresses_were_no_good(autojump_clock: trio.abc.Clock) -> None:
-    """Those that failed, and those that had their turn and did not answer."""
+    """Those that failed, and those that were tried first and did not answer."""
     refused = OSError(errno.ECONNREFUSED, "?")
     FakeNetwork(
         {
@@ -349,7 +349,7 @@ async def test_no_address_of_that_ip_version(autojump_clock: trio.abc.Clock) -> 
 
 
 async def test_retries_of_the_caller(autojump_clock: trio.abc.Clock) -> None:
-    """Who tries again itself has one wait for all, with pauses that grow on."""
+    """A caller that tries again itself shares one wait with the connection."""
     FakeNetwork({"192.0.2.1": after(0, REFUSED)})
     retries = Retries(1)
     assert await retries.pause()
@@ -545,7 +545,7 @@ async def test_from_an_address_that_this_machine_does_not_have() -> None:
 
 
 async def test_the_addresses_of_this_machine_are_known() -> None:
-    """By trying to bind to them, which nobody else can."""
+    """By trying to bind to them, which works for no other address."""
     assert Address(socket.AF_INET, ("127.0.0.1", 1)).is_own()
     assert not Address(socket.AF_INET, ("192.0.2.1", 1)).is_own()
 
@@ -603,10 +603,10 @@ def trusting(directory: Path, ca: str = "ours", **options: Any) -> ssl.SSLContex
 
 
 async def tls_failure(
-    port: int, context: ssl.SSLContext, *, host: str = "localhost", patience: float = TIMEOUT
+    port: int, context: ssl.SSLContext, *, host: str = "localhost", timeout: float = TIMEOUT
 ) -> CannotConnect:
     """Return why a TLS connection to loopback cannot be had."""
-    return await failure_of(Target(host=host, port=port), tls=context, connect_timeout=patience)
+    return await failure_of(Target(host=host, port=port), tls=context, connect_timeout=timeout)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
@@ -771,7 +771,7 @@ async def test_silence(nursery: trio.Nursery, tmp_path: Path) -> None:
             pass
 
     port = await listening(nursery, listen_only)
-    failure = await tls_failure(port, trusting(tmp_path), patience=0.1)
+    failure = await tls_failure(port, trusting(tmp_path), timeout=0.1)
     assert failure.cause is Cause.TLS_SILENT
 
 

@@ -185,7 +185,7 @@ async def test_without_a_reply_timeout_it_waits_for_ever(autojump_clock: MockClo
 async def test_the_time_in_which_the_replies_are_shown_does_not_count(
     autojump_clock: MockClock,
 ) -> None:
-    """A reader of the output that takes its time is no silence of the server's."""
+    """A slow reader of the output does not make the server silent."""
     ours, theirs = memory_stream_pair()
 
     async def pager(_: bytes) -> None:
@@ -290,7 +290,7 @@ async def test_a_reset_after_the_last_reply_is_no_failure() -> None:
 async def test_a_notice_ends_the_conversation(
     source: Callable[[], AsyncGenerator[bytes]], autojump_clock: MockClock
 ) -> None:
-    """The server's own line is no reply, and it is heard whatever the client is doing."""
+    """The server's own line is not a reply, and is received whatever the client is doing."""
     outcome, shown = await talk(says(shutdown_notice()), source())
     assert outcome == Outcome(ending=Ending.NOTICE, owed=0, unanswered=0, words=shutdown_notice())
     assert shown == b""
@@ -314,7 +314,7 @@ async def test_a_notice_in_pieces_is_heard_out(autojump_clock: MockClock) -> Non
 async def test_foreign_words_are_part_of_the_outcome(
     closes: bool, autojump_clock: MockClock
 ) -> None:
-    """A peer that is no server of ours is quoted, whether its line ends or not."""
+    """A foreign peer is quoted, whether its line ends or not."""
 
     async def banner(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
@@ -336,7 +336,7 @@ async def test_foreign_words_are_part_of_the_outcome(
 
 
 async def test_a_banner_after_an_empty_input_is_seen(autojump_clock: MockClock) -> None:
-    """One task decides that all is done, after a last look: an SSH server is no success."""
+    """All is done only after waiting for a byte too many: an SSH server is a failure."""
     outcome, _ = await talk(says(b"SSH-2.0-x\r\n"), source_of())
     assert outcome.ending is Ending.FOREIGN
 
@@ -419,7 +419,7 @@ async def test_a_wrong_byte_ends_the_conversation(autojump_clock: MockClock) -> 
 
 
 async def test_a_byte_too_many_is_wrong(autojump_clock: MockClock) -> None:
-    """It answers nothing, and so does all that follows it."""
+    """It is more than is owed, and so is all that follows it."""
     outcome, shown = await talk(says(b"HIHI", after=b"hi"), source_of(b"hi"))
     assert outcome.ending is Ending.FOREIGN
     assert outcome.mismatch == Mismatch(position=3, came=ord("H"), owed=None)
@@ -450,7 +450,7 @@ def closing_with_its_peer(*, after: int = 0, delay: float = 0.0) -> Peer:
 
 
 async def test_the_half_close_waits_for_the_replies(autojump_clock: MockClock) -> None:
-    """Who ends both ways when one ends has passed on all by then."""
+    """A proxy that ends both ways when one ends has passed on everything by then."""
     outcome, shown = await talk(closing_with_its_peer(delay=0.9), source_of(b"hi\n"))
     assert outcome.complete
     assert shown == b"HI\n"
@@ -464,7 +464,7 @@ async def test_each_reply_puts_the_half_close_off(autojump_clock: MockClock) -> 
     assert shown == b"".join(pieces)
 
 
-async def test_who_answers_at_the_end_hears_of_it(autojump_clock: MockClock) -> None:
+async def test_a_server_that_answers_at_the_end_is_half_closed(autojump_clock: MockClock) -> None:
     """When nothing comes for a while, the half-close is what is waited for."""
     ours, theirs = memory_stream_pair()
     shown: list[bytes] = []
@@ -520,7 +520,7 @@ async def test_a_character_cut_by_the_end_needs_the_half_close(autojump_clock: M
 # A peer that hangs up
 
 
-async def test_who_answers_nothing_has_hung_up(autojump_clock: MockClock) -> None:
+async def test_a_peer_that_answers_nothing_has_hung_up(autojump_clock: MockClock) -> None:
     """A proxy whose server is not there accepts, and closes; with a time to judge it by."""
 
     async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
@@ -532,8 +532,8 @@ async def test_who_answers_nothing_has_hung_up(autojump_clock: MockClock) -> Non
     assert outcome.seconds == pytest.approx(0.5)
 
 
-async def test_who_answers_something_has_not_hung_up(autojump_clock: MockClock) -> None:
-    """One byte of a reply is from a server."""
+async def test_a_peer_that_answers_something_has_not_hung_up(autojump_clock: MockClock) -> None:
+    """One byte of a reply proves that there is a server."""
 
     async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
         await stream.receive_some()

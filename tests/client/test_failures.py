@@ -296,7 +296,7 @@ def test_unknown_scope() -> None:
     ],
 )
 def test_own_words(failure: CannotConnect, words: str) -> None:
-    """What nobody foresaw is said in the system's own words, still in one line."""
+    """An unforeseen failure is reported in the system's own words, still in one line."""
     assert str(failure).partition(" (")[0].endswith(f" {words}")
     assert "\n" not in str(failure)
 

@@ -1,4 +1,4 @@
-"""The settings of whoever connects: which address of this machine goes with which IP version."""
+"""How to connect: which address of this machine goes with which IP version."""
 
 from typing import Literal
 

@@ -80,7 +80,7 @@ def test_what_a_person_means(
         ("[x]:80", None, "'[x]:80' is not a valid host; brackets are for IPv6, as in [::1]:8746"),
     ],
 )
-def test_what_nobody_can_mean(host: str, port: str | int | None, said: str) -> None:
+def test_a_wrong_port_or_bracket(host: str, port: str | int | None, said: str) -> None:
     """A wrong port or bracket is named, with what is allowed."""
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         parse_target(host, port)
@@ -117,7 +117,7 @@ def test_what_nobody_can_mean(host: str, port: str | int | None, said: str) -> N
         "..",
     ],
 )
-def test_what_is_no_host(host: str) -> None:
+def test_a_host_that_is_not_valid(host: str) -> None:
     """What is neither name nor address is named, harmless to a terminal, with what is allowed."""
     with pytest.raises(
         ValueError, match="is not a valid host; give a name, an IPv4 address or"

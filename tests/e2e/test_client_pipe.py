@@ -414,6 +414,83 @@ async def test_a_server_that_never_answers(manner: peers.Script, text: bytes) ->
     )
 
 
+# Boxes in between
+
+
+def proxy(upstream: int) -> peers.Script:
+    """Return a simple proxy to `upstream`: when one side ends, it ends both."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        async def pump(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+            async for data in source:
+                await sink.send_all(data)
+            nursery.cancel_scope.cancel()
+
+        server = await trio.open_tcp_stream("127.0.0.1", upstream)
+        async with server, trio.open_nursery() as nursery:
+            nursery.start_soon(pump, stream, server)
+            nursery.start_soon(pump, server, stream)
+
+    return script
+
+
+@pytest.mark.parametrize("text", [b"", b"hello", b"hello\n" * 200_000])
+async def test_a_proxy_that_ends_both_ways(text: bytes) -> None:
+    """Every reply arrives, for this side ends last."""
+    async with serving() as server, peer(proxy(server.port)) as port:
+        done = await client(f"127.0.0.1:{port}", stdin=text)
+    assert done == Ended(0, text.upper(), b"")
+
+
+async def test_a_server_that_answers_at_the_end_behind_such_a_proxy() -> None:
+    """It gets no chance to; that the half-close is not passed on is said to be possible."""
+
+    async def answer_at_the_end(stream: trio.abc.Stream) -> None:
+        await stream.send_all((await receive_all(stream)).upper())
+
+    async with peer(answer_at_the_end) as upstream, peer(proxy(upstream)) as port:
+        done = await client(f"127.0.0.1:{port}", "-m", "hello")
+    assert said(done).startswith("the server closed the connection: no reply to the 6 bytes sent; ")
+    assert "half-close" in said(done)
+
+
+async def test_a_proxy_whose_server_is_starting() -> None:
+    """It accepts and hangs up, until its server is there: with --wait, messages are sent again."""
+    visits = 0
+
+    async def starting(stream: trio.abc.Stream) -> None:
+        nonlocal visits
+        visits += 1
+        if visits > 2:
+            await peers.upper(stream)
+
+    async with peer(starting) as port:
+        done = await client(f"127.0.0.1:{port}", "-m", "hello", "--wait", str(TIMEOUT_SECONDS))
+        assert done == Ended(0, b"HELLO\n", b"")
+        assert visits == 3
+        visits = 0
+        done = await client(f"127.0.0.1:{port}", "-m", "hello")
+    assert "something accepted the connection and hung up" in said(done)
+
+
+async def test_a_byte_that_is_wrong_in_the_middle_of_much() -> None:
+    """What is right before it is on standard output, and where it is, is said."""
+    text = b"0123456789abcdef" * 65536
+
+    async def wrong(stream: trio.abc.Stream) -> None:
+        reply = bytearray((await receive(stream, len(text))).upper())
+        reply[200_000] ^= 1
+        await stream.send_all(reply)
+        await receive_all(stream)
+
+    async with peer(wrong) as port:
+        done = await client(f"127.0.0.1:{port}", stdin=text)
+    assert done.stdout == text[:200_000].upper()
+    assert said(done) == (
+        "byte 200,001 of the replies is wrong: '1' (0x31) came, '0' (0x30) was owed"
+    )
+
+
 # Peers that are something else
 
 

@@ -78,7 +78,7 @@ def run(
 
 
 class _Unconnected(Exception):
-    """There is no connection; `str()` of it is what to say, a line or two."""
+    """The connection failed; `str()` of it is what to say, in one or two lines."""
 
 
 async def _talk(target: Target, messages: Sequence[str], options: Options, host_given: bool) -> int:
@@ -96,8 +96,7 @@ async def _talk(target: Target, messages: Sequence[str], options: Options, host_
             if options.verbose:
                 await tell(str(connection))
             outcome = await _transfer(connection.stream, source, sink, options)
-            # Messages can be sent again, and nobody has had a reply. What was read from standard
-            # input is gone.
+            # Messages can be sent again, as none was answered. Standard input cannot be read again.
             if not (messages and outcome.hung_up and await retries.pause()):
                 break
             source = _Lines(messages)

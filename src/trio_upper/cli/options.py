@@ -1,4 +1,4 @@
-"""Options that several commands share: their types, and those of whoever connects."""
+"""Options that several commands share: their types, and those of the commands that connect."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ Command = Callable[..., int]
 
 
 def connection_options(command: Command) -> Command:
-    """Add the options of whoever connects: time-outs and TLS. `connection_settings` takes them."""
+    """Add the options of the commands that connect. `connection_settings` takes them."""
     add = connection_options_with(
         connect_timeout=CONNECT.connect_timeout, reply_timeout=REPLY_TIMEOUT_SECONDS
     )

@@ -1,14 +1,13 @@
 r"""What a client is owed, without any I/O: which bytes are replies, and whether all have come.
 
 The client runs the server's own transform over what it sends, so it knows every byte that it is
-owed. It keeps them until they come: what is held is bounded by what is in flight. What comes is:
+owed. It keeps them until they come, which is as much as is in flight. What comes is:
 
 - a reply: the bytes that are owed, in their order;
 - a notice: the server's own line, see `trio_upper.protocol`;
-- something wrong: a reply that was damaged, or the words of a peer that is no server of ours (SSH,
-  HTTP, an echo).
+- something wrong: a damaged reply, or the words of a foreign peer (SSH, HTTP, an echo).
 
-After the first byte that is wrong nobody can say what the next ones answer, so that ends it.
+The first wrong byte ends it: what the bytes after it answer cannot be known.
 """
 
 from bisect import bisect_left
@@ -32,7 +31,7 @@ HEAD_BYTES = 128
 class Mismatch:
     """The first byte that is wrong; `str()` of it is one line for a person.
 
-    `position` counts the bytes of the replies from 1. `owed` is None when nothing was.
+    `position` counts the bytes of the replies from 1. `owed` is None if nothing was.
     """
 
     position: int
@@ -42,11 +41,24 @@ class Mismatch:
     def __str__(self) -> str:
         """Return where it is, what came and what was owed."""
         if self.owed is None:
-            return f"byte {self.position:,} of the replies, {_shown(self.came)}, answers nothing"
+            return f"byte {self.position:,} of the replies, {_shown(self.came)}, is one too many"
         return (
             f"byte {self.position:,} of the replies is wrong: "
             f"{_shown(self.came)} came, {_shown(self.owed)} was owed"
         )
+
+
+def find_mismatch(came: bytes | bytearray, owed: bytes, *, before: int = 0) -> Mismatch | None:
+    """Return the first byte of `came` that is not the one of `owed`; None if there is none.
+
+    `came` may be shorter: its rest has not come yet. `before` bytes of the replies came earlier.
+    """
+    at = _in_common(came, owed)
+    if at == len(came):
+        return None
+    return Mismatch(
+        position=before + at + 1, came=came[at], owed=owed[at] if at < len(owed) else None
+    )
 
 
 def _in_common(one: bytes | bytearray, other: bytes | bytearray) -> int:
@@ -94,7 +106,7 @@ class Account:
 
         A code point that the input left incomplete is owed as it is; the peer answers it when it
         learns of the end. `half_closes` says whether it will. If not (TLS), these bytes stay
-        unanswered, and nobody waits for them.
+        unanswered, and are not waited for.
         """
         tail = self._transform.finish()
         self._owe(tail)
@@ -187,7 +199,7 @@ class Account:
 
     @property
     def words(self) -> bytes:
-        """What the peer said that is no reply, about `WORDS_BYTES` of it; empty if nothing.
+        """What the peer said instead of a reply, about `WORDS_BYTES` of it; else empty.
 
         It begins with the line in which the first wrong byte stands, as far as that was held back.
         A notice begins with the wrong byte itself: what came before it on its line were replies.
@@ -207,7 +219,7 @@ class Account:
 
     @property
     def foreign(self) -> bool:
-        """Whether the peer is no server of ours: its first line is wrong, or answers nothing."""
+        """Whether the peer is foreign: its first line is wrong, or more came than was owed."""
         if self.mismatch is None or self.notice is not None:
             return False
         return self._in_first_line or self.mismatch.owed is None

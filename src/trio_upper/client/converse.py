@@ -31,8 +31,8 @@ SURPLUS_SECONDS = 0.1
 # How long to wait for the rest of a line of the peer's own words.
 WORDS_SECONDS = 1.0
 
-# How long nothing may come after the input's end before the server is told of it: some answer only
-# then.
+# How long the server may be silent after the input's end before this side half-closes: some servers
+# answer only then.
 HALF_CLOSE_SECONDS = 1.0
 
 
@@ -45,7 +45,7 @@ class Ending(enum.Enum):
     SILENT = "a reply was owed and nothing came for too long"
     NOTICE = "the server said why it closes"
     WRONG = "a byte of the replies was wrong"
-    FOREIGN = "the peer is no server of ours"
+    FOREIGN = "the peer is another kind of server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ class Outcome:
     `unanswered` of the `owed` bytes of reply did not come. `words` is the notice or what the peer
     said instead of a reply, else empty, and `mismatch` the first byte that was wrong. `error` is
     what broke the connection, else None. `cut_by_half_close` means that the connection ended after
-    this side had told the server of the input's end, with a reply still owed and nothing come
-    since: something in between may not pass a half-close. `seconds` is how long it lasted.
+    this side half-closed it, with a reply still owed and nothing received since: something in
+    between may not pass a half-close. `seconds` is how long it lasted.
     """
 
     ending: Ending

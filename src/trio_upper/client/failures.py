@@ -116,7 +116,7 @@ class Cause(enum.Enum):
     NO_NEIGHBOUR = (
         "host unreachable",
         (
-            "on this network nobody has that address, or a firewall rejects it: "
+            "no machine on this network has that address, or a firewall rejects it: "
             "is the machine on, is the address right?"
         ),
     )
@@ -258,7 +258,7 @@ class BindFailed(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One address that was tried in vain; `str()` of it is a few words for a person.
+    """An address that failed or did not answer; `str()` of it is a few words for a person.
 
     `address` is numeric, with its scope if it is link-local. `error` is what it failed with, a
     `trio.TooSlowError` when time ran out first. `connected` means that TCP was there, so that the
@@ -295,7 +295,7 @@ class Attempt:
 
     @property
     def cause(self) -> Cause:
-        """Why it was in vain."""
+        """Why it failed."""
         root = _root(self.error)
         if self.connected:
             return _handshake_cause(root)
@@ -348,7 +348,7 @@ class CannotConnect(Exception):
 
 
 def broken(error: BaseException) -> str:
-    """Return in one line why a connection that was established is no more.
+    """Return in one line why an established connection broke.
 
     `error` is what its stream raised, such as a `trio.BrokenResourceError`; what it was raised from
     tells why. With TLS 1.3 this is also where a refused client certificate shows: the server's
