@@ -79,7 +79,7 @@ def test_no_mapping_makes_or_eats_a_newline() -> None:
 @example(b"\xed\xa0\x80 a surrogate")
 @example(b"\xf0\x9f\x98")
 def test_bytes_that_are_not_utf8_pass_unchanged(data: bytes) -> None:
-    """Any bytes are answered as the slow way has it, those that are no UTF-8 in place."""
+    """Any bytes are answered as the slow way has it; those that are not UTF-8 stay as they are."""
     assert transform([data]) == upper(data)
 
 

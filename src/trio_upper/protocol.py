@@ -49,7 +49,7 @@ class Uppercaser:
 class Responder:
     """The server's half of the protocol: each piece of the request in, its reply out.
 
-    It does no I/O, so that whoever has the bytes can call it: a task, or the poller.
+    It does no I/O, so that a task can call it as well as the poller.
     """
 
     __slots__ = ("_uppercaser", "line_open", "received", "replied")

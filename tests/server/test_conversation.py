@@ -120,7 +120,7 @@ async def test_a_conversation_that_is_over_is_inspected_no_more() -> None:
 
 
 async def test_an_idle_client_gets_a_notice_and_an_end_of_stream(autojump_clock: MockClock) -> None:
-    """After the idle time-out the client reads why, then the end; it does not have to act."""
+    """After the idle timeout the client reads why, then the end; it does not have to act."""
     ours, theirs = memory_stream_pair()
     async with serving(theirs) as served:
         assert await receive_all(ours) == NOTICE
@@ -177,7 +177,7 @@ async def test_without_a_time_out_nothing_ends(autojump_clock: MockClock) -> Non
 
 
 async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
-    """The write time-out ends it without a notice, for it would not read that either."""
+    """The write timeout ends it without a notice, for it would not read that either."""
     ours, theirs = lockstep_stream_pair()
     async with serving(theirs) as served:
         await ours.send_all(b"hi")
@@ -187,7 +187,7 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> 
 
 
 async def test_a_client_that_takes_a_little_is_served(autojump_clock: MockClock) -> None:
-    """Progress in the middle of one long send, however slow, starts the write time-out anew."""
+    """Progress in the middle of one long send, however slow, restarts the write timeout."""
     ours, theirs = lockstep_stream_pair()
     client = AsClient(theirs)
     async with serving(client) as served:

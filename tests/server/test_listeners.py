@@ -33,7 +33,7 @@ from trio_upper.server.listeners import (
     resolve_hosts,
 )
 
-# All of 127.0.0.0/8 is this machine (RFC 1122), and at these addresses nobody else listens.
+# All of 127.0.0.0/8 is this machine (RFC 1122), and nothing else listens on these addresses.
 HERE = ListenAddress("127.87.46.1", "127.87.46.1")
 HERE_TOO = ListenAddress("127.87.46.2", "127.87.46.2")
 NO_FAMILY = OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
@@ -249,7 +249,7 @@ async def test_another_port_is_tried_only_where_that_can_help(port: int) -> None
 
 
 async def test_an_address_of_another_machine_is_explained() -> None:
-    """The operator meant an address of this machine (192.0.2.0/24 is nobody's, RFC 5737)."""
+    """The operator meant one of this machine (192.0.2.0/24 is for documentation, RFC 5737)."""
     text = await refusal(SERVE, [ListenAddress("192.0.2.1", "192.0.2.1")])
     assert text == (
         "cannot listen on 192.0.2.1 port 0: this machine has no such address; "
@@ -318,7 +318,7 @@ async def test_ipv6_that_is_switched_off_is_no_error_unless_asked_for(
 async def test_ipv6_that_is_switched_off_is_an_error_where_it_was_asked_for_by_name(
     error: OSError, why: str
 ) -> None:
-    """Whoever wrote ::1 meant it, and a server that runs without it would be a surprise."""
+    """The operator asked for ::1, and would be surprised by a server that runs without it."""
     text = await refusal(Fake({"::1": error}), [HERE, ListenAddress("::1", "::1")], 8746)
     assert text.endswith(why)
 
@@ -408,7 +408,7 @@ async def test_a_backlog_is_accepted_in_batches() -> None:
 
 
 async def test_a_backlog_outlives_its_listener() -> None:
-    """Those who wait in it can be accepted when nobody can connect any more."""
+    """What waits in it can be accepted when no client can connect any more."""
     [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
     with (
         socket.create_connection(listener.socket.getsockname()),
@@ -432,7 +432,7 @@ class Aborting:
         return result, None
 
 
-async def test_a_connection_that_has_gone_does_not_hide_the_next_one() -> None:
+async def test_an_aborted_connection_does_not_hide_the_next_one() -> None:
     """ECONNABORTED is about one of them; other errors end the batch, and Trio meets them too."""
     [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
     async with listener:

@@ -220,7 +220,7 @@ async def test_a_client_that_sends_bulk_and_receives_nothing_pins_little_memory(
 
 
 async def test_what_came_while_the_task_was_awake_is_answered_when_it_parks(poll: Poll) -> None:
-    """The edge was reported when nobody was parked; it is reported again."""
+    """The edge was reported when no task was parked; it is reported again."""
 
     class Thoughtful(Client):
         awake = trio.Event()
@@ -289,7 +289,7 @@ async def test_bulk_takes_turns_and_short_messages_do_not_wait(
 async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
     poll: Poll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many send bulk, a short message waits for one turn of one of them."""
+    """A short message waits for one turn of bulk, with any number of clients that send it."""
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
     monkeypatch.setattr(poller_module, "READ_BYTES", 16)
     (*bulk, light), order = await noted(poll, ["turn", "turn", "turn", "message"])
@@ -305,7 +305,7 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
     assert order[first:] == ["message", *["turn", "message"] * (3 * 20 - 4)]
 
 
-async def test_who_sent_bulk_and_sends_short_messages_takes_no_turns_any_more(poll: Poll) -> None:
+async def test_a_client_that_has_sent_bulk_is_answered_at_once_again(poll: Poll) -> None:
     """A person may paste a page and go on typing."""
     client = await poll.client()
     await client.send(bytes(SHORT_BYTES))
@@ -316,8 +316,8 @@ async def test_who_sent_bulk_and_sends_short_messages_takes_no_turns_any_more(po
     assert not client.stream._is_bulk
 
 
-async def test_who_waits_for_a_turn_has_one_place_in_the_queue(poll: Poll) -> None:
-    """However much is reported meanwhile, others have their turns in between."""
+async def test_a_client_is_in_the_queue_once(poll: Poll) -> None:
+    """More edges give it no more turns: the others have theirs in between."""
     client = await poll.client()
     await client.send(bytes(SHORT_BYTES))
     client.stream.notice(READABLE)
@@ -385,7 +385,7 @@ def endless(seconds: float = 0) -> Iterator[tuple[Endless, Quick, Poller]]:
 
 
 def test_a_batch_is_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much there is to answer, Trio's other tasks run after so many rounds."""
+    """Trio's other tasks run after BATCH_ROUNDS rounds, even if there is more to answer."""
     with endless() as (epoll, stream, poller):
         monkeypatch.setattr("time.perf_counter", lambda: 0.0)
         assert poller.answer_batch()
@@ -499,7 +499,7 @@ async def test_an_edge_without_bytes_changes_nothing(poll: Poll) -> None:
 
 
 async def test_a_parked_client_that_is_cancelled_is_left_alone(poll: Poll) -> None:
-    """Nothing is received for it; what has come is there for whoever receives next."""
+    """Nothing is received for it; what has come is there for the next receive."""
     client = await poll.client()
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -167,7 +167,7 @@ async def test_without_a_log_it_is_silent() -> None:
 
 
 async def test_a_taken_port_cannot_be_listened_on() -> None:
-    """Why it cannot listen escapes, for whoever started it."""
+    """The reason escapes to the caller."""
     async with running() as served:
         [(_, port)] = served.addresses
         second = Server(ServerSettings(port=port), structlog.wrap_logger(CapturingLogger()))
@@ -178,7 +178,7 @@ async def test_a_taken_port_cannot_be_listened_on() -> None:
 
 
 async def test_the_client_beyond_the_last_place_is_told_so(autojump_clock: MockClock) -> None:
-    """It reads the notice and the end of stream; a place that is given back is given at once."""
+    """It reads the notice and the end of stream; capacity that becomes free is used at once."""
     async with running(max_clients=2) as served:
         first, second = served.connect(), served.connect()
         assert await ask(first, b"a") == b"A"
@@ -228,7 +228,7 @@ async def test_a_refused_client_that_has_left_is_no_trouble(autojump_clock: Mock
 
 
 async def test_an_idle_client_is_closed_and_another_is_not(autojump_clock: MockClock) -> None:
-    """Each client has its own time; the idle one gets the notice within a tenth of the time-out."""
+    """Each client has its own time; the idle one gets the notice within a tenth of the timeout."""
     async with running(idle_timeout=10) as served:
         idle, lively = served.connect(), served.connect()
         for _ in range(4):
@@ -241,7 +241,7 @@ async def test_an_idle_client_is_closed_and_another_is_not(autojump_clock: MockC
 
 
 async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> None:
-    """The write time-out frees its place; nobody has to stop the server for that."""
+    """The write timeout ends it, without a stop of the server."""
     async with running(write_timeout=5, idle_timeout=0) as served:
         stuck = served.connect(lockstep=True)
         await stuck.send_all(b"x")
@@ -262,7 +262,7 @@ async def test_without_timeouts_a_client_may_stay(autojump_clock: MockClock) -> 
 
 
 async def test_a_drain_sees_idle_clients_off_at_once(autojump_clock: MockClock) -> None:
-    """All of them, however many, get the notice and the end of stream; nobody is cut."""
+    """All of them get the notice and the end of stream; none is cut."""
     async with running() as served:
         clients = [served.connect() for _ in range(1000)]
         assert await ask(clients[0], b"x\n") == b"X\n"
@@ -313,7 +313,7 @@ async def test_a_client_that_talks_on_is_cut_at_the_grace(autojump_clock: MockCl
 async def test_a_client_that_has_its_notice_is_not_counted_as_cut(
     autojump_clock: MockClock,
 ) -> None:
-    """It was told goodbye: that it does not end its side in time costs nobody anything."""
+    """Nothing is lost if it does not end its side in time."""
     async with running(grace=LINGER_SECONDS / 2) as served:
         client = served.connect()
         await wait_all_tasks_blocked()
@@ -324,7 +324,7 @@ async def test_a_client_that_has_its_notice_is_not_counted_as_cut(
 
 
 async def test_a_second_request_to_stop_cuts_at_once(autojump_clock: MockClock) -> None:
-    """Whoever asks twice does not want to wait."""
+    """The second request does not wait for anything."""
     async with running() as served:
         stuck = served.connect(lockstep=True)
         await stuck.send_all(b"x")
@@ -339,7 +339,7 @@ async def test_a_second_request_to_stop_cuts_at_once(autojump_clock: MockClock) 
 
 
 async def test_a_client_stuck_in_the_drain_counts_as_cut(autojump_clock: MockClock) -> None:
-    """Its write time-out ends it before the grace does, and its reply is lost all the same."""
+    """Its write timeout ends it before the grace does, and its reply is lost all the same."""
     async with running(write_timeout=1, grace=10) as served:
         stuck = served.connect(lockstep=True)
         await stuck.send_all(b"x")
@@ -425,7 +425,7 @@ async def test_a_bug_ends_one_client_alone(
 
 
 async def test_totals_count_the_present_clients_too() -> None:
-    """Whoever asks in the middle learns what has been done until now."""
+    """They can be asked for at any time."""
     async with running() as served:
         client = served.connect()
         assert await ask(client, b"hi") == b"HI"
@@ -436,13 +436,13 @@ async def test_totals_count_the_present_clients_too() -> None:
 
 async def test_few_descriptors_mean_few_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap is lowered to what the limit allows, with some in reserve, and the log says so."""
-    for limit, places in ((64, 25), (16, 1)):
+    for limit, capacity in ((64, 25), (16, 1)):
         monkeypatch.setattr(server_module, "raise_descriptor_limit", lambda limit=limit: limit)
         monkeypatch.setattr(server_module, "open_descriptors", lambda: 5)
         async with running() as served:
-            assert served.server._clients.capacity == places
+            assert served.server._clients.capacity == capacity
             [warning] = served.logged("client limit lowered")
-            assert warning == {"max_clients": places, "asked": 10_000, "descriptors": limit}
+            assert warning == {"max_clients": capacity, "asked": 10_000, "descriptors": limit}
 
 
 @pytest.fixture
@@ -488,7 +488,7 @@ async def test_a_client_over_tls_gets_its_notice(
 async def test_a_refused_tls_client_gets_its_notice(
     secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
 ) -> None:
-    """A client without a place shakes hands to read why."""
+    """A client beyond the capacity shakes hands to read why."""
     async with running(tls=secured, max_clients=1) as served:
         served.connect()
         await wait_all_tasks_blocked()
@@ -515,7 +515,7 @@ async def test_a_silent_tls_client_loses_its_place(
 async def test_plain_text_at_the_tls_port_is_refused(
     secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
 ) -> None:
-    """A failed handshake is one line in the log, and disturbs nobody."""
+    """A failed handshake is one line in the log, and other clients are answered."""
     async with running(tls=secured) as served:
         plain, neighbour = served.connect(), over_tls(served.connect(), trusting)
         await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
@@ -621,7 +621,7 @@ async def ticks(count: int, clock: MockClock, seconds: float) -> None:
         await wait_all_tasks_blocked()
 
 
-async def test_a_pause_makes_nobody_idle(still_clock: MockClock) -> None:
+async def test_a_pause_makes_no_client_idle(still_clock: MockClock) -> None:
     """The time in which the server could not hear a client does not count."""
     async with running(idle_timeout=10) as served:
         client = served.connect()
@@ -638,7 +638,7 @@ async def test_a_pause_makes_nobody_idle(still_clock: MockClock) -> None:
         assert served.ends() == ["idle"]
 
 
-async def test_a_pause_in_the_drain_cuts_nobody(still_clock: MockClock) -> None:
+async def test_a_pause_in_the_drain_cuts_no_client(still_clock: MockClock) -> None:
     """Neither the time of silence nor the grace period passes while the process is paused."""
     async with running(grace=10) as served:
         client = served.connect()
@@ -705,7 +705,7 @@ async def test_those_who_wait_are_accepted_many_at_a_time() -> None:
 
 @pytest.mark.usefixtures("_ways")
 async def test_a_stop_serves_those_who_wait_in_the_queue() -> None:
-    """All that had connected and sent are answered, though nobody had accepted them."""
+    """All that had connected and sent are answered, though none was accepted yet."""
     with trio.fail_after(TIMEOUT_SECONDS):
         async with running() as served:
             clients = connect_at_once(served.addresses[0], 100, b"hi\n")
@@ -716,8 +716,8 @@ async def test_a_stop_serves_those_who_wait_in_the_queue() -> None:
     assert (served.totals.served, served.totals.cut) == (100, 0)
 
 
-async def test_a_server_that_falls_over_serves_nobody_any_more() -> None:
-    """Those who wait in the queue are reset when it is closed, as by any program that crashes."""
+async def test_a_server_that_crashes_resets_its_queue() -> None:
+    """As any program does that crashes: the clients learn of it at once."""
     server = Server(ServerSettings(port=0))
     with trio.fail_after(TIMEOUT_SECONDS):
         async with trio.open_nursery() as nursery:
@@ -731,7 +731,7 @@ async def test_a_server_that_falls_over_serves_nobody_any_more() -> None:
 
 @pytest.mark.usefixtures("_ways")
 async def test_urgent_data_is_a_byte_like_others() -> None:
-    """It is answered in its place, and what comes after it is answered too, every time."""
+    """It is answered in order, and what comes after it is answered too, every time."""
     with trio.fail_after(TIMEOUT_SECONDS):
         async with running() as served:
             for _ in range(200):

@@ -195,7 +195,7 @@ async def test_a_cancelled_receive_loses_nothing(make: Make) -> None:
 
 
 async def test_a_blocked_send_goes_on_where_it_was(make: Make) -> None:
-    """What the system does not take at once follows as there is room, every byte in place."""
+    """What the system does not take at once follows when there is room, in order."""
     data = bytes(range(256)) * (64 * READ_BYTES // 256)
     async with connected(make) as (stream, peer):
         received = bytearray()
@@ -285,7 +285,7 @@ async def test_delivered_falls_back_on_what_the_system_took(
 
 
 async def test_a_closed_stream_delivers_no_more(make: Make) -> None:
-    """Whoever inspects a client that has just gone is answered, too."""
+    """Also when it is asked about a client that has just gone."""
     async with connected(make) as (stream, _peer):
         await stream.send_all(b"reply")
         stream.close()

@@ -1,6 +1,6 @@
 """One client's conversation: receive, upper-case, send, and how it ends.
 
-The deadlines cost a message nothing. A conversation only counts bytes. Whoever owns it calls
+The deadlines cost a message nothing. A conversation only counts bytes. Its owner calls
 `Conversation.inspect` from time to time, which compares the counts with the last ones and, when a
 client has been quiet or stuck for too long, interrupts the conversation through its cancel scope.
 (A `trio.fail_after` around each read and write would cost as much as answering does.) The idle

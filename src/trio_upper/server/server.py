@@ -54,8 +54,8 @@ PAUSE_SECONDS = 1.0
 ACCEPTED_AT_ONCE = 64
 ACCEPTED_AT_LAST = 65536
 
-# Where descriptors are few, one in so many is for refused clients. Some more are kept for what a
-# process opens now and then.
+# Where descriptors are few, refused clients have one in LINGERING_SHARE. SPARE_DESCRIPTORS are kept
+# for what a process opens now and then.
 LINGERING_SHARE = 8
 SPARE_DESCRIPTORS = 24
 
