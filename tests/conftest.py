@@ -1,16 +1,29 @@
 """What holds for every test: Ctrl-C means what it says, and a busy machine is no failure."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from tests.helpers.descriptor_ends import Descriptors
+from tests.windows import cannot_run
 
 # Its deadline for an example would measure what else the machine does.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+collect_ignore = list(cannot_run.MODULES) if sys.platform == "win32" else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, skip what cannot run there."""
+    for item in items if sys.platform == "win32" else []:
+        for part, reason in cannot_run.TESTS.items():
+            if part in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True, scope="session")

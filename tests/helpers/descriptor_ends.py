@@ -1,9 +1,7 @@
 """Descriptors for tests, connected in pairs, and what is done at their ends."""
 
 import os
-import pty
 import socket
-import termios
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,6 +58,9 @@ def sockets(fds: Descriptors) -> Ends:
 
 def terminal(fds: Descriptors) -> Ends:
     """A terminal, and the descriptor at which somebody types, without echo."""
+    import pty
+    import termios  # Windows, which imports this module, too, has neither
+
     master, slave = pty.openpty()
     attributes = termios.tcgetattr(slave)
     attributes[3] &= ~termios.ECHO
@@ -69,6 +70,9 @@ def terminal(fds: Descriptors) -> Ends:
 
 def screen(fds: Descriptors) -> Ends:
     """A terminal, and the descriptor that reads what is shown, byte for byte."""
+    import pty
+    import termios
+
     master, slave = pty.openpty()
     attributes = termios.tcgetattr(slave)
     attributes[1] &= ~termios.OPOST

@@ -63,3 +63,17 @@ async def test_a_prompt_without_job_control(
             history=tmp_path / "history", input_fd=read, output_fd=read
         ) as prompt:
             assert await prompt.ask("Host", "localhost") == "alpha"
+
+
+@pytest.mark.usefixtures("_without_sequences")
+async def test_lines_pasted_at_a_console_end_with_a_return(
+    fds: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an answer of its own, as elsewhere."""
+    read, _ = open_terminal(fds)
+    with create_pipe_input() as keyboard:
+        monkeypatch.setattr(devices, "create_input", lambda: keyboard)
+        keyboard.send_text("\x1b[200~alpha\r\nbeta\rrest\x1b[201~\r")
+        async with open_prompt(input_fd=read, output_fd=read) as prompt:
+            answers = [await prompt.ask("Host", "localhost") for _ in range(3)]
+    assert answers == ["alpha", "beta", "rest"]

@@ -32,6 +32,9 @@ CONTROL_C = 0x3A
 # All bytes, ends of lines of each kind, and what ended a file on CP/M.
 EVERY_BYTE = bytes(range(256)) + b"\r\n\n\r\x1a\x00" + "straße ǆ 🦉".encode()
 
+# What stands before what is typed; Wine moves the cursor over spaces.
+PROMPT = r":\d+>"
+
 Side = Literal["here", "there"]
 
 
@@ -47,6 +50,8 @@ class On:
     def __init__(self, machine: Machine, patch: pytest.MonkeyPatch) -> None:
         self._machine = machine
         self._patch = patch
+        # What a Unix process sends by default has no meaning there, and ends Wine.
+        patch.setattr(program.Server.stop, "__defaults__", (signal.SIGINT,))
         self.here()
 
     def here(self) -> None:
@@ -204,10 +209,10 @@ async def test_tls(on: On, folder: Path, server_side: Side) -> None:
         assert trusted == Ended(0, b"STRASSE\n", b"")
         strange = await client(*where, "--tls", "-m", "hello")
         assert strange.code == 1
-        assert "not trusted" in lines(strange)[0]
+        assert "not trusted" in "\n".join(lines(strange))
         plain = await client(*where, "-m", "hello")
         assert plain.code == 1
-        assert "wants TLS" in lines(plain)[0]
+        assert "wants TLS" in "\n".join(lines(plain))
 
 
 async def test_why_there_is_no_connection(on: On) -> None:
@@ -218,7 +223,7 @@ async def test_why_there_is_no_connection(on: On) -> None:
     assert "is the server running" in "\n".join(lines(refused))
     unknown = await client("nosuch.invalid", port, "-m", "hello")
     assert unknown.code == 1
-    assert "nosuch.invalid" in lines(unknown)[0]
+    assert "nosuch.invalid" in "\n".join(lines(unknown))
     for ended in (refused, unknown):
         assert b"Traceback" not in ended.stderr
         assert b"Error" not in ended.stderr
@@ -252,7 +257,7 @@ async def test_no_reply(on: On) -> None:
         ended = await client(LOCALHOST, str(port), "--reply-timeout", "1", "-m", "hello")
         nursery.cancel_scope.cancel()
     assert ended.code == 1
-    assert "no reply" in lines(ended)[0]
+    assert "no reply" in "\n".join(lines(ended))
 
 
 async def silent(stream: trio.SocketStream) -> None:
@@ -327,7 +332,7 @@ async def test_the_dialogue_at_a_console(on: On) -> None:
     async with serving() as server:
         on.there()
         async with terminal("client", LOCALHOST, str(server.port)) as person:
-            await person.sees("connected to|> ")
+            await person.sees(PROMPT)
             await person.types("hello", ENTER)
             await person.sees("HELLO")
             await person.types("grün", ENTER)
@@ -342,7 +347,7 @@ async def test_ctrl_c_at_the_prompt(on: On) -> None:
     async with serving() as server:
         on.there()
         async with terminal("client", LOCALHOST, str(server.port)) as person:
-            await person.sees("connected to|> ")
+            await person.sees(PROMPT)
             await person.types(CTRL_C)
             assert await person.ends() == CONTROL_C
 
@@ -353,7 +358,7 @@ async def test_the_server_goes_while_somebody_types(on: On) -> None:
     async with serving() as server:
         on.there()
         async with terminal("client", LOCALHOST, str(server.port)) as person:
-            await person.sees("connected to|> ")
+            await person.sees(PROMPT)
             await person.types("half")
             assert await server.stop() == 0
             await person.sees(re.escape("Enter"))

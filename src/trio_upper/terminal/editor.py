@@ -205,7 +205,8 @@ def bindings_for(overflow: Callable[[Buffer], None]) -> KeyBindings:
     @bindings.add(Keys.BracketedPaste, filter=has_focus(DEFAULT_BUFFER))
     def paste(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        text, newline, rest = event.data.partition("\n")
+        lines = event.data.replace("\r\n", "\n").replace("\r", "\n")  # as Windows has them
+        text, newline, rest = lines.partition("\n")
         buffer.insert_text(text)
         if len(buffer.text) > LINE_CHARACTERS:
             overflow(buffer)
