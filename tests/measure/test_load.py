@@ -32,7 +32,7 @@ from trio_upper.tls import client_context, server_context
 
 REPLY_TIMEOUT = 30.0
 
-# How long a reply takes in virtual time, in seconds; so many fit into the 10 s of most runs here.
+# How long a reply takes in virtual time; IN_A_RUN of them fit into the 10 s of most runs here.
 DELAY = 0.1
 SECONDS = 10.0
 IN_A_RUN = 100

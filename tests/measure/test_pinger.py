@@ -89,7 +89,7 @@ async def upper(stream: HalfCloseable) -> None:
 
 
 def replying(answer: Callable[[bytes], bytes], *, after: float = 0) -> Peer:
-    """Return a peer that makes its reply of each message by `answer`, `after` so many seconds."""
+    """Return a peer that makes each reply by `answer`, `after` seconds later."""
 
     async def peer(stream: HalfCloseable) -> None:
         async for message in stream:

@@ -281,10 +281,8 @@ def verdict(checker: Checker) -> tuple[str, Status]:
 
 def _why_not(failed: Finding) -> str:
     match failed:
-        case Resolved():
-            return "these two machines cannot talk: the name leads nowhere"
-        case Connected():
-            return "these two machines cannot talk: no connection can be made"
+        case Resolved(error=CannotConnect() as error) | Connected(error=CannotConnect() as error):
+            return f"these two machines cannot talk: {error.words}"
         case Answered(question=Question.SERVER):
             return "they can connect, but no server that upper-cases answers"
         case Secured():

@@ -16,7 +16,6 @@ from trio_upper.cli.options import (
     Seconds,
     Whole,
     connection_options,
-    connection_options_with,
     connection_settings,
     failing,
 )
@@ -330,7 +329,7 @@ def leave_listeners_alone(*options: str) -> None:
     is_flag=True,
     help="To whom it is connected, and the time of each reply, on standard error.",
 )
-@connection_options
+@connection_options()
 def client(host: str | None, port: str | None, message: tuple[str, ...], **options: Any) -> int:
     """Connect, send messages, show the replies.
 
@@ -372,7 +371,7 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
 @click.option("-D", "--timestamps", is_flag=True, help="Put the local time before each line.")
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 @click.option("--jsonl", is_flag=True, help="One JSON object for each round trip, then a summary.")
-@connection_options
+@connection_options()
 def ping(host: str, port: str | None, **options: Any) -> int:
     """Time round trips, one after the other; Ctrl-C gives the summary, Ctrl-\\ the one so far.
 
@@ -402,7 +401,7 @@ def ping(host: str, port: str | None, **options: Any) -> int:
     help="Messages in flight on each connection.",
 )
 @click.option("--json", is_flag=True, help="One JSON object instead of text.")
-@connection_options
+@connection_options()
 def bench(host: str, port: str | None, **options: Any) -> int:
     """Measure throughput and latency under load; every reply is checked.
 
@@ -425,7 +424,7 @@ def bench(host: str, port: str | None, **options: Any) -> int:
     "--seconds", type=Seconds(), default=CHECK.seconds, help="How long the bulk transfer takes."
 )
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
-@connection_options_with(connect_timeout=CHECK_CONNECT_SECONDS, reply_timeout=CHECK.reply_timeout)
+@connection_options(connect_timeout=CHECK_CONNECT_SECONDS, reply_timeout=CHECK.reply_timeout)
 def check(host: str, port: str | None, **options: Any) -> int:
     """Find out whether this machine and another can talk, and what is in the way.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,21 +59,42 @@ class Whole(click.IntRange):
 
 
 Command = Callable[..., int]
+Decorator = Callable[[Command], Command]
+
+# How to connect, whatever the command is for.
+_ROUTE: list[Decorator] = [
+    click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 only."),
+    click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 only."),
+    click.option("--bind", metavar="ADDRESS", help="Connect from this address of this machine."),
+    click.option("--tls", is_flag=True, help="Speak TLS; the options below imply it."),
+    click.option(
+        "--tls-ca", type=PEM, metavar="FILE", help="Trust the CAs in FILE, not the system's."
+    ),
+    click.option(
+        "--insecure", is_flag=True, help="Verify nothing: anyone may be at the other end."
+    ),
+    click.option(
+        "--tls-fingerprint",
+        metavar="SHA256:HEX",
+        help="Trust the one certificate that has this fingerprint, and no other.",
+    ),
+    click.option("--tls-cert", type=PEM, metavar="FILE", help="Client certificate."),
+    click.option(
+        "--tls-key", type=PEM, metavar="FILE", help="Its key, if it is not in the same file."
+    ),
+]
 
 
-def connection_options(command: Command) -> Command:
-    """Add the options of the commands that connect. `connection_settings` takes them."""
-    add = connection_options_with(
-        connect_timeout=CONNECT.connect_timeout, reply_timeout=REPLY_TIMEOUT_SECONDS
-    )
-    return add(command)
+def connection_options(
+    *,
+    connect_timeout: float = CONNECT.connect_timeout,
+    reply_timeout: float = REPLY_TIMEOUT_SECONDS,
+) -> Decorator:
+    """Return what adds the options of the commands that connect, with these defaults.
 
-
-def connection_options_with(
-    *, connect_timeout: float, reply_timeout: float
-) -> Callable[[Command], Command]:
-    """Return what adds `connection_options` with other defaults."""
-    options = [
+    They are those of `ConnectSettings`, and ``--reply-timeout``; `connection_settings` takes them.
+    """
+    limits: list[Decorator] = [
         click.option(
             "--connect-timeout",
             type=Seconds(),
@@ -91,35 +113,8 @@ def connection_options_with(
             default=CONNECT.wait,
             help="Keep trying to connect for this long, to a server that is still starting.",
         ),
-        click.option("-4", "--ipv4", is_flag=True, help="Use IPv4 only."),
-        click.option("-6", "--ipv6", is_flag=True, help="Use IPv6 only."),
-        click.option(
-            "--bind", metavar="ADDRESS", help="Connect from this address of this machine."
-        ),
-        click.option("--tls", is_flag=True, help="Speak TLS; the options below imply it."),
-        click.option(
-            "--tls-ca", type=PEM, metavar="FILE", help="Trust the CAs in FILE, not the system's."
-        ),
-        click.option(
-            "--insecure", is_flag=True, help="Verify nothing: anyone may be at the other end."
-        ),
-        click.option(
-            "--tls-fingerprint",
-            metavar="SHA256:HEX",
-            help="Trust the one certificate that has this fingerprint, and no other.",
-        ),
-        click.option("--tls-cert", type=PEM, metavar="FILE", help="Client certificate."),
-        click.option(
-            "--tls-key", type=PEM, metavar="FILE", help="Its key, if it is not in the same file."
-        ),
     ]
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda made, add: add(made), [*limits, *_ROUTE][::-1], command)
 
 
 def connection_settings(
