@@ -211,19 +211,16 @@ def serve(
     from trio_upper.cli.log import open_log
     from trio_upper.server.server import ServerSettings
 
-    if worker is None:  # its options are the words to its parent
-        leave_listeners_alone("host", "port", "public")
-    hosts = choose_hosts(host, public=public)
-    count = choose_workers(workers)
+    hosts = choose_hosts(host, public=public, worker=worker)
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
     told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
     with failing(click.UsageError):
-        shares = supervise.share_out(told.max_clients, count)
+        shares = supervise.share_out(told.max_clients, choose_workers(workers))
     announcement = announce(words, tls) if log_format == "text" else None
     with open_log(log_format, log_level) as log:
         if tls and worker is None:
             log_certificate(tls, log, announced=bool(announcement and announcement.at_terminal))
-        if count == 1:
+        if len(shares) == 1:
             return command.run(told, log, announcement=announcement, worker=worker)
         pem = tls.pem if tls and tls_self_signed else b""
         return supervise.run(
@@ -231,8 +228,10 @@ def serve(
         )
 
 
-def choose_hosts(hosts: tuple[str, ...], *, public: bool) -> tuple[str, ...]:
+def choose_hosts(hosts: tuple[str, ...], *, public: bool, worker: int | None) -> tuple[str, ...]:
     """Return what to listen on; a list from the environment may be blank, and is overridden."""
+    if worker is None:  # its options are the words to its parent
+        leave_listeners_alone("host", "port", "public")
     if public and click.get_current_context().get_parameter_source("host") is COMMAND_LINE:
         raise click.UsageError("--public stands for all addresses; leave out --host")
     return EVERYWHERE if public else hosts or (DEFAULT_HOST,)
