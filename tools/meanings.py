@@ -132,11 +132,12 @@ EXIT_CODES: dict[str, tuple[str, str]] = {
     "0": ("stopped, and no client was cut", "every reply came and was right"),
     "1": ("clients had to be cut, or it could not start", "anything else"),
     "2": ("usage error", "usage error"),
-    "129, 130, 141, 143": (
+    "129, 130, 131, 141, 143": (
         "-",
         (
-            "ended by SIGHUP, by SIGINT or SIGTERM (`client`), by SIGPIPE as filters end "
-            r"(`\| head -1`)"
+            "ended by the signal itself: SIGHUP, SIGINT, SIGQUIT, SIGTERM; SIGPIPE as filters end "
+            r"(`\| head -1`). `ping` and `bench` sum up at SIGINT and SIGTERM, and end with 0 "
+            "or 1. On Windows Ctrl-C ends with STATUS_CONTROL_C_EXIT"
         ),
     ),
 }
