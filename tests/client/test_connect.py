@@ -1,7 +1,9 @@
 """Addresses are raced, and every way of not connecting is reported as what it is."""
 
 import contextlib
+import dataclasses
 import errno
+import inspect
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -283,6 +285,13 @@ async def test_too_many_open_files(autojump_clock: trio.abc.Clock) -> None:
     failure = await failure_of(BOX)
     assert failure.cause is Cause.TOO_MANY_FILES
     assert "ulimit -n" in str(failure)
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    """The public function and the command line do the same when nothing is asked for."""
+    parameters = inspect.signature(connect).parameters
+    for field in dataclasses.fields(ConnectSettings):
+        assert parameters[field.name].default == field.default
 
 
 # ------------------------------------------------------------------ to whom
