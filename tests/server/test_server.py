@@ -21,12 +21,16 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wa
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 from trio_upper.server import server as server_module
 from trio_upper.server.clients import (
-    DRAIN_HANDSHAKE_SECONDS,
     DRAIN_QUIET_SECONDS,
     HANDSHAKE_SECONDS,
     LINGERING,
 )
-from trio_upper.server.conversation import LINGER_SECONDS, Conversation, End
+from trio_upper.server.conversation import (
+    DRAIN_HANDSHAKE_SECONDS,
+    LINGER_SECONDS,
+    Conversation,
+    End,
+)
 from trio_upper.server.events import SilentLog
 from trio_upper.server.listeners import CannotListen
 from trio_upper.server.poller import Poller
@@ -586,6 +590,30 @@ async def test_a_handshake_that_is_under_way_is_finished_in_the_drain(
     assert served.ends() == ["shutdown"]
     assert served.totals is not None
     assert served.totals.cut == 0
+
+
+async def test_a_slow_handshake_is_finished_in_the_drain(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """A client that has begun may take longer than one that has nothing to say."""
+    async with running(tls=secured) as served:
+        ours, theirs = memory_stream_pair()
+        served.serve(theirs)
+        client = over_tls(Slow(ours), trusting)
+        await wait_all_tasks_blocked()
+        served.server.drain()
+        await client.do_handshake()
+        assert await ask(client, b"hi\n") == b"HI\n"
+    assert served.ends() == ["shutdown"]
+
+
+class Slow(Breaking):
+    """A stream of a client on a slow machine."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await super().receive_some(max_bytes)
+        await trio.sleep(3 * DRAIN_QUIET_SECONDS)
+        return data
 
 
 async def test_a_handshake_that_never_ends_does_not_hold_the_drain(

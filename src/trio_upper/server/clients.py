@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 # the next message of one that is talking, short enough for a quick restart.
 DRAIN_QUIET_SECONDS = 0.1
 
-# How long a client may take for the TLS handshake, in which it counts as connected already; and how
-# long at most while the server drains.
+# How long a client may take for the TLS handshake, in which it counts as connected already.
 HANDSHAKE_SECONDS = 10.0
-DRAIN_HANDSHAKE_SECONDS = 1.0
 
 # An inspection of thousands of clients lets other tasks run after this many.
 INSPECTED_AT_ONCE = 500
@@ -103,7 +101,7 @@ class Clients:
         self._limits = replace(
             self._limits,
             quiet_seconds=min(DRAIN_QUIET_SECONDS, self._limits.quiet_seconds),
-            handshake_deadline=min(now + DRAIN_HANDSHAKE_SECONDS, self._limits.handshake_deadline),
+            drain_began=min(now, self._limits.drain_began),
             end=End.SHUTDOWN,
             notice=protocol.shutdown_notice(),
         )

@@ -19,6 +19,10 @@ from trio_upper.server.streams import ClientStream, Reply
 # What `Conversation` counts before its first inspection.
 NOT_INSPECTED = -1
 
+# How long a TLS handshake may last while the server drains: a few seconds for a busy machine, less
+# than the grace period.
+DRAIN_HANDSHAKE_SECONDS = 3.0
+
 # How long a notice may take to go out, and the client to end its side after it.
 LINGER_SECONDS = 1.0
 
@@ -42,20 +46,20 @@ class Limits:
 
     A client that sent no byte for `quiet_seconds` gets `notice` and an end of stream, for the
     reason `end`. One that took no byte of its reply for `stalled_seconds` is cut. A handshake may
-    take `handshake_seconds`, and is dropped at the time `handshake_deadline` if the server drains.
+    take `handshake_seconds`. The server drains since `drain_began`.
     """
 
     quiet_seconds: float
     stalled_seconds: float
     handshake_seconds: float = math.inf
-    handshake_deadline: float = math.inf
+    drain_began: float = math.inf
     end: End
     notice: bytes
 
     @property
     def draining(self) -> bool:
         """Whether the server stops."""
-        return self.end is End.SHUTDOWN
+        return self.drain_began < math.inf
 
 
 class Conversation:
@@ -177,9 +181,14 @@ class Conversation:
         return self.received + self.sent + (self._stream.delivered() if self._unsent else 0)
 
     def _inspect_handshake(self, now: float, limits: Limits) -> None:
-        """Drop a client that is late; while the server drains, also one that has fallen silent."""
+        """Drop a client that is late; while the server drains, also one that is silent.
+
+        A client from which something has come since the drain began may finish, in a short time.
+        """
         is_silent = now - self._since >= limits.quiet_seconds and not self._stream.has_unread()
-        if limits.draining and (is_silent or now >= limits.handshake_deadline):
+        may_finish = self._stream.received and self._since > limits.drain_began
+        is_late = now - limits.drain_began >= DRAIN_HANDSHAKE_SECONDS
+        if limits.draining and (is_late or (is_silent and not may_finish)):
             self._interrupt(End.SHUTDOWN, b"")
         elif now - self._began >= limits.handshake_seconds:
             self.failure = trio.TooSlowError()
