@@ -725,7 +725,7 @@ async def test_another_name(ca: str) -> None:
     """A certificate for another name is refused."""
     async with peer(peers.upper, tls=peers.identity("other.example")) as port:
         done = await client(f"localhost:{port}", "--tls-ca", ca, "-m", "hi")
-    assert reason(done) == Cause.TLS_WRONG_NAME.sentence
+    assert reason(done) == Cause.TLS_WRONG_NAME.sentence.format(detail="it lists other.example")
 
 
 async def test_plain_against_tls(pair: str) -> None:
