@@ -603,6 +603,7 @@ async def test_a_slow_handshake_is_finished_in_the_drain(
         await wait_all_tasks_blocked()
         served.server.drain()
         await client.do_handshake()
+        await trio.sleep(3 * DRAIN_QUIET_SECONDS)
         assert await ask(client, b"hi\n") == b"HI\n"
     assert served.ends() == ["shutdown"]
 

@@ -19,8 +19,8 @@ from trio_upper.server.streams import ClientStream, Reply
 # What `Conversation` counts before its first inspection.
 NOT_INSPECTED = -1
 
-# How long a TLS handshake may last while the server drains: a few seconds for a busy machine, less
-# than the grace period.
+# How long a TLS handshake and the first message may take while the server drains: a few seconds,
+# for a busy machine, and less than the grace period.
 DRAIN_HANDSHAKE_SECONDS = 3.0
 
 # How long a notice may take to go out, and the client to end its side after it.
@@ -167,7 +167,7 @@ class Conversation:
                 self._interrupt(End.STALLED, b"")
         elif self._in_handshake:
             self._inspect_handshake(now, limits)
-        elif still_seconds >= limits.quiet_seconds and not self._stream.has_unread():
+        elif still_seconds >= limits.quiet_seconds and not self._is_about_to_speak(now, limits):
             self._interrupt(limits.end, limits.notice)
 
     def begin_anew(self) -> None:
@@ -181,18 +181,26 @@ class Conversation:
         return self.received + self.sent + (self._stream.delivered() if self._unsent else 0)
 
     def _inspect_handshake(self, now: float, limits: Limits) -> None:
-        """Drop a client that is late; while the server drains, also one that is silent.
-
-        A client from which something has come since the drain began may finish, in a short time.
-        """
-        is_silent = now - self._since >= limits.quiet_seconds and not self._stream.has_unread()
-        may_finish = self._stream.received and self._since > limits.drain_began
+        """Drop a client that is late; while the server drains, also one that is silent."""
+        is_silent = now - self._since >= limits.quiet_seconds
         is_late = now - limits.drain_began >= DRAIN_HANDSHAKE_SECONDS
-        if limits.draining and (is_late or (is_silent and not may_finish)):
+        if is_late or (limits.draining and is_silent and not self._is_about_to_speak(now, limits)):
             self._interrupt(End.SHUTDOWN, b"")
         elif now - self._began >= limits.handshake_seconds:
             self.failure = trio.TooSlowError()
             self._interrupt(End.TLS, b"")
+
+    def _is_about_to_speak(self, now: float, limits: Limits) -> bool:
+        """Return whether a client that seems quiet is not.
+
+        Its bytes lie unread. Or it has gone on with its handshake since the drain began, and has
+        not come to its first message yet; so it has a short time for both.
+        """
+        begins = self._stream.received > 0 and not self.received
+        in_time = limits.drain_began < self._since and now < (
+            limits.drain_began + DRAIN_HANDSHAKE_SECONDS
+        )
+        return (begins and in_time) or self._stream.has_unread()
 
     def _interrupt(self, end: End, notice: bytes) -> None:
         self._end, self._notice = end, notice
