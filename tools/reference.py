@@ -50,10 +50,10 @@ can: it holds no lower-case letter of ASCII. The client shows it on standard err
 """
 
 LOG = """\
-To standard error, as text or JSON (`--log-format`); one line an event, its fields in this order,
-after the time and the level. What clients send is never in it. The server does not wait for its
-reader: 50,000 lines are buffered, and the first one after lines that were dropped counts them, as
-`lost`.
+To standard error, as text or JSON (`--log-format`); one line an event, its fields in this order: as
+text after the time and the level, as JSON before `event`, `level` and `timestamp`. What clients
+send is never in it. The server does not wait for its reader: 50,000 lines are buffered, and the
+first one after lines that were dropped counts them, as `lost`.
 
 """
 
