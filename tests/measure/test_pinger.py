@@ -520,6 +520,16 @@ async def test_after_the_end_no_outage_grows(autojump_clock: MockClock) -> None:
     assert pinger.outages.durations(trio.current_time()) == []
 
 
+async def test_an_outage_that_began_earlier_still_lasts(autojump_clock: MockClock) -> None:
+    """The interrupted round trip does not count, but the failures before it do."""
+    world = World(*[REFUSED] * 4, slow(100))
+    pinger = Pinger(world.connect, PingSettings())
+    with trio.move_on_after(4.5):
+        await pinger.run(world.show)
+    assert pinger.give_up() is None
+    assert pinger.outages.durations(trio.current_time()) == pytest.approx([4.5])
+
+
 async def test_jitter_is_the_mean_difference(autojump_clock: MockClock) -> None:
     """From one right reply to the next; of fewer than two there is none."""
     pinger = await World(slow(0.1, 0.4, 0.2)).ping(3)
