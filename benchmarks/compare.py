@@ -22,7 +22,7 @@ from benchmarks.targets import all_targets
 # Bounds of the options: whatever is asked for, it ends.
 FULL = Settings(
     rounds=5,
-    seconds=1.0,
+    seconds=0.8,
     connections=(1, 10, 100, 1000, 5000),
     busy=(300, 1000),
     idle=(10_000,),
