@@ -385,4 +385,5 @@ def _holds_certificate(path: Path) -> bool:
 
 
 def _named(path: Path) -> str:
-    return repr(str(path))  # one line, whatever the file's name holds
+    # One line, whatever the file's name holds, with the backslashes of Windows as they are.
+    return repr(str(path)).replace("\\\\", "\\")

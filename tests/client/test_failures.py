@@ -41,8 +41,8 @@ SYSTEM_ERRORS = [
 
 LOOKUP_ERRORS = [
     (socket.gaierror(socket.EAI_NONAME, "?"), Cause.NAME_NOT_FOUND),
-    (socket.gaierror(socket.EAI_NODATA, "?"), Cause.NAME_NOT_FOUND),
-    (socket.gaierror(socket.EAI_ADDRFAMILY, "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(getattr(socket, "EAI_NODATA", 11004), "?"), Cause.NAME_NOT_FOUND),
+    (socket.gaierror(getattr(socket, "EAI_ADDRFAMILY", 11004), "?"), Cause.NAME_NOT_FOUND),
     (socket.gaierror(socket.EAI_AGAIN, "?"), Cause.NAME_SERVER),
     (socket.gaierror(socket.EAI_FAIL, "?"), Cause.NAME_SERVER),
     (None, Cause.NAME_SERVER),

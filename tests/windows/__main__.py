@@ -44,7 +44,8 @@ def copy_program(machine: Machine) -> None:
     program = machine.folder("program")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src" / "trio_upper", program / "trio_upper", ignore=ignore)
-    shutil.copytree(ROOT / "tests", program / "tests", ignore=ignore)
+    for folder in ("tests", "examples"):
+        shutil.copytree(ROOT / folder, program / folder, ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", program)
 
 
