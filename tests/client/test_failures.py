@@ -155,7 +155,7 @@ def test_sentence_without_an_address() -> None:
     )
 
 
-@pytest.mark.parametrize(("number", "cause"), SYSTEM_ERRORS)
+@pytest.mark.parametrize(("number", "cause"), dict(SYSTEM_ERRORS).items())
 def test_system_errors(number: int, cause: Cause) -> None:
     """What the kernel says about an attempt has its row."""
     assert failed(OSError(number, "?")).cause is cause
