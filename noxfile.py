@@ -76,8 +76,6 @@ def types(session: nox.Session) -> None:
     """Check the types of everything, and of the program once more for each other system."""
     install_group(session, "types", ".")
     session.run("mypy")
-    for system in ("darwin", "win32"):
-        session.run("mypy", "--platform", system, "src")
     for system in OTHER_SYSTEMS:
         session.run("mypy", "--platform", system, "src")
 

@@ -1,16 +1,19 @@
 """A server inside a program of one's own, and a client that talks to it: ``python embedded.py``."""
 
-from collections.abc import AsyncIterator
-
 import trio
 
 import trio_upper
 
+WORDS = ("hello", "Straße", "καλημέρα")
 
-async def words() -> AsyncIterator[bytes]:
-    """Yield what is sent; any async iterable of bytes will do, such as a stream."""
-    for word in ("hello", "Straße", "καλημέρα"):
-        yield f"{word}\n".encode()
+
+def lines() -> trio.MemoryReceiveChannel[bytes]:
+    """Return what to send, a line for each word; any async iterable of bytes will do."""
+    send, receive = trio.open_memory_channel[bytes](len(WORDS))
+    with send:
+        for word in WORDS:
+            send.send_nowait(f"{word}\n".encode())
+    return receive
 
 
 async def show(replies: bytes) -> None:
@@ -20,7 +23,7 @@ async def show(replies: bytes) -> None:
 
 async def main() -> None:
     """Start a server, talk to it, stop it."""
-    source, sink = words(), show
+    source, sink = lines(), show
     async with trio.open_nursery() as nursery:
         server = trio_upper.Server(trio_upper.ServerSettings(port=0))
         [(host, port)] = await nursery.start(server.run)

@@ -10,7 +10,7 @@ import trio
 from tests.helpers.screens import screen
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
-from trio_upper.cli.output import escaped, named_cuts, say, tell
+from trio_upper.cli.output import NamedCuts, escaped, say, tell
 from trio_upper.terminal.plain import LINE_CUT
 
 
@@ -94,5 +94,5 @@ async def test_a_line_that_a_terminal_cut_is_named(capsys: pytest.CaptureFixture
             await trio.lowlevel.checkpoint()
             yield line
 
-    assert [len(line) async for line in named_cuts(typed())] == [4095, 4096]
+    assert [len(line) async for line in NamedCuts(typed())] == [4095, 4096]
     assert capsys.readouterr().err == f"trio-upper: {LINE_CUT}\n"

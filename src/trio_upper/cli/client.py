@@ -12,7 +12,7 @@ from typing import Self
 
 import trio
 
-from trio_upper.cli.output import Sink, escaped, is_terminal, named_cuts, tell
+from trio_upper.cli.output import NamedCuts, Sink, escaped, is_terminal, tell
 from trio_upper.cli.progress import Meter
 from trio_upper.cli.run import leave, run_job
 from trio_upper.cli.signals import until_signal
@@ -89,7 +89,7 @@ async def _talk(target: Target, messages: Sequence[str], options: Options, host_
         await _open_source(messages) as source,
     ):
         if is_terminal(sys.stdin) and not messages:
-            source = named_cuts(source)
+            source = NamedCuts(source)
         retries = Retries(options.connection.wait)
         while True:
             connection = await _connect(target, options, retries, host_given)

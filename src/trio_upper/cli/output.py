@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TextIO
+from typing import Self, TextIO
 
 from trio_upper import platform
 from trio_upper.terminal.escape import Escaper
@@ -63,14 +63,26 @@ async def escaped(sink: Sink) -> AsyncIterator[Sink]:
     await sink(escaper.finish().encode())
 
 
-async def named_cuts(typed: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield what is typed at a terminal, line by line; tell of each that the terminal has cut."""
-    from trio_upper.terminal.plain import LINE_CUT, is_cut
+class NamedCuts:
+    """What is typed at a terminal, line by line; says of each whether the terminal has cut it.
 
-    async for line in typed:
+    An async generator would have to be closed by whoever iterates; this has nothing to close.
+    """
+
+    def __init__(self, typed: AsyncIterable[bytes]) -> None:
+        self._lines = aiter(typed)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next line as it came."""
+        from trio_upper.terminal.plain import LINE_CUT, is_cut
+
+        line = await anext(self._lines)
         if is_cut(line):
             await tell(LINE_CUT)
-        yield line
+        return line
 
 
 def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -211,7 +211,7 @@ class Checker:
                 self.findings[question] = found
                 await show(found)
         finally:
-            await self._close()
+            await self._close()  # noqa: ASYNC102 - at once, if cancelled
 
     @property
     def right(self) -> bool:
@@ -361,7 +361,7 @@ class Checker:
             wrong = failed.trouble is Trouble.WRONG
             return HalfClosed(status=Status.FAILED if wrong else Status.WARNING, failed=failed)
         finally:
-            await self._close()
+            await self._close()  # noqa: ASYNC102 - at once, if cancelled
         return HalfClosed(status=Status.OK)
 
     async def _end_before_reply(
@@ -396,7 +396,7 @@ class Checker:
         except Failed as error:
             failed = error
         finally:
-            await self._close()
+            await self._close()  # noqa: ASYNC102 - at once, if cancelled
         return Transferred(
             status=Status.FAILED if failed else Status.OK,
             received=bulk.received if bulk else 0,

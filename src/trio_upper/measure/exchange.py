@@ -153,11 +153,14 @@ async def first_exchange(
         stream = await open_stream(connect, retries)
         try:
             return stream, await exchange(stream, message, reply, reply_timeout)
-        except BaseException as error:
+        except Failed as error:
             await trio.aclose_forcefully(stream)
-            hung_up = isinstance(error, Failed) and error.trouble in HUNG_UP
-            if not hung_up or not await retries.pause():
-                raise
+            failed = error
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        if failed.trouble not in HUNG_UP or not await retries.pause():
+            raise failed
 
 
 async def exchange(

@@ -152,7 +152,7 @@ class Pinger:
                 nursery.cancel_scope.cancel()
         finally:
             if self._stream is not None:
-                await close(self._stream)
+                await close(self._stream)  # noqa: ASYNC102 - at once, if cancelled
 
     def give_up(self) -> RoundTrip | None:
         """Count the round trip that a cancelled `run` was at, if it took `INTERRUPTED_SECONDS`."""
