@@ -274,7 +274,7 @@ async def test_bulk_takes_turns_and_short_messages_do_not_wait(
 ) -> None:
     """Short messages are answered at once, and those who send bulk one after the other."""
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
-    monkeypatch.setattr(poller_module, "READ_BYTES", 32)
+    monkeypatch.setattr(poller_module, "TURN_BYTES", 32)
     (*bulk, one, other), order = await noted(poll, ["a", "b", "c", "light", "light"])
     for client in bulk:
         await client.send(bytes(16 + 32 * 9))
@@ -291,7 +291,7 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
 ) -> None:
     """A short message waits for one turn of bulk, with any number of clients that send it."""
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
-    monkeypatch.setattr(poller_module, "READ_BYTES", 16)
+    monkeypatch.setattr(poller_module, "TURN_BYTES", 16)
     (*bulk, light), order = await noted(poll, ["turn", "turn", "turn", "message"])
 
     with socket.socket(fileno=socket.dup(light.peer.socket.fileno())) as sender:
