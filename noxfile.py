@@ -88,19 +88,18 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test each room in this process, on every Python that is here; measure coverage on ours."""
     install_group(session, "tests", ".")
-    tests_of_rooms = ["pytest", "--ignore", "tests/e2e", *session.posargs]
+    tests_of_rooms = ["pytest", "-n", "2", "--ignore", "tests/e2e", *session.posargs]
     if session.python == OURS:
-        session.run("coverage", "run", "-m", *tests_of_rooms)
+        session.run(*tests_of_rooms, "--cov", "--cov-report=", "--cov-fail-under=0")
         session.notify("coverage")
     else:
-        session.run(*tests_of_rooms, "-n", "2")
+        session.run(*tests_of_rooms)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Report what the tests of the rooms have run, which must be everything."""
     install_group(session, "tests")
-    session.run("coverage", "combine")
     session.run("coverage", "report")
 
 
@@ -109,7 +108,14 @@ def e2e(session: nox.Session) -> None:
     """Test the program as a process, with real sockets, terminals and signals."""
     install_group(session, "tests", ".")
     # More workers than cores: most of the time they wait for a socket, a terminal or a process.
-    session.run("pytest", "-n", "4", "tests/e2e", *session.posargs)
+    session.run("pytest", "-n", "4", "-m", "not slow", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the end-to-end tests that take long: small forms of gates, the benchmark, examples."""
+    install_group(session, "tests", ".")
+    session.run("pytest", "-n", "2", "-m", "slow", "tests/e2e", *session.posargs)
 
 
 @nox.session

@@ -33,6 +33,9 @@ if sys.platform != "linux":
 
 LIMIT = 5.0
 
+# Gates whose small form takes many seconds; each of their cases has a test of its own, too.
+SLOW = {3, 8, 9, 10, 11, 14, 15, 16, 18}
+
 
 def make_gate(run: Callable[[Sizes], Awaitable[str]], number: int = 99) -> Gate:
     """Return a gate that does what `run` does, for `LIMIT` seconds at most."""
@@ -45,7 +48,13 @@ def make_gate(run: Callable[[Sizes], Awaitable[str]], number: int = 99) -> Gate:
     )
 
 
-@pytest.mark.parametrize("number", driver.GATES)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=pytest.mark.slow if number in SLOW else ())
+        for number in driver.GATES
+    ],
+)
 async def test_a_small_form_of_each_gate(number: int) -> None:
     """The promise is kept, or there is a reason why that cannot be seen here."""
     row = await attempt(driver.GATES[number], SMALL)

@@ -437,11 +437,15 @@ def test_child_is_ended_with_its_own_children(monkeypatch: pytest.MonkeyPatch) -
 
 def test_cpu_seconds_see_a_busy_process() -> None:
     """A process that computes spends CPU time, and one that waits none."""
-    script = "print(sum(range(3_000_000)), flush=True); input()"
+    script = "print(flush=True); input(); print(sum(range(3_000_000)), flush=True); input()"
     pipe = subprocess.PIPE
     with child([sys.executable, "-c", script], ANYWHERE, stdin=pipe, stdout=pipe) as process:
-        start = cpu_seconds(process.pid)
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdout.readline()
+        start = cpu_seconds(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
         process.stdout.readline()
         busy = cpu_seconds(process.pid)
         assert spent(start, busy) > 0.005
@@ -690,6 +694,7 @@ def test_wrong_options_are_usage_errors(
     assert arguments[1] in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The driver measures every scenario, prints the page and writes the same to the file."""
     output = tmp_path / "page.md"

@@ -51,6 +51,7 @@ def lines(picture: str) -> str:
     return "\n".join(filter(str.strip, shown)).replace("\N{NO-BREAK SPACE}", " ")
 
 
+@pytest.mark.slow
 def test_running_it_again_changes_nothing_but_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,12 @@
 """The messages of a measurement: each has one right reply, and no other one."""
 
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_upper.measure.exchange import ASCII_TEXT, OTHER_TEXT, make_message
+from trio_upper.client.connect import Retries
+from trio_upper.measure.exchange import ASCII_TEXT, OTHER_TEXT, first_exchange, make_message
 from trio_upper.measure.settings import SMALLEST_BYTES
 
 
@@ -34,3 +37,19 @@ def test_a_message_may_hold_more_than_ascii() -> None:
     """Its letters have one to three bytes."""
     assert make_message(1, 40, OTHER_TEXT)[1].decode() == "AAAAAB STRASSE, ΚΑΛΗΜΈΡΑ, ПР.\n"
     assert make_message(1, 20)[1] == b"AAAAAB THE QUICK BR\n"
+
+
+async def test_a_cancelled_exchange_closes_its_connection() -> None:
+    """Nobody else knows of it yet."""
+    ours, theirs = memory_stream_pair()
+
+    async def connect(_: Retries) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first_exchange, connect, Retries(0), b"a\n", b"A\n", 0)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert await theirs.receive_some() == b"a\n"
+    assert await theirs.receive_some() == b""

@@ -14,6 +14,7 @@ def test_nothing_that_the_system_does_not_tell_is_made_up() -> None:
     assert portable.raise_descriptor_limit() == portable.UNLIMITED
     assert portable.open_descriptors() == 0
     assert portable.usable_cores() >= 1
+    assert portable.available_memory() == portable.UNLIMITED
     assert portable.open_edge_poller() is None
     with socket.socket() as sock:
         assert portable.unacknowledged_bytes(sock) is None

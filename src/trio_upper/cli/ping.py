@@ -91,14 +91,13 @@ class _Ping:
     # ------------------------------------------------------------------ while it runs
 
     async def _show(self, event: RoundTrip | Overdue) -> None:
-        match event:
-            case Overdue():
-                await self._print_lines(f"no answer for {event.seconds:.0f} s")
-            case RoundTrip():
-                reason = self._reasons.add(event.failed) if event.failed else None
-                await self._print_lines(*_words(event, reason))
-                if self._options.as_json_lines:
-                    await self._write(_round_trip_json(event, reason))
+        if isinstance(event, Overdue):
+            await self._print_lines(f"no answer for {event.seconds:.0f} s")
+            return
+        reason = self._reasons.add(event.failed) if event.failed else None
+        await self._print_lines(*_words(event, reason))
+        if self._options.as_json_lines:
+            await self._write(_round_trip_json(event, reason))
 
     async def _print_lines(self, *lines: str) -> None:
         """Print lines, each with the time if that is wanted; with JSON, nothing."""
