@@ -151,15 +151,18 @@ async def first_exchange(
     """
     while True:
         stream = await open_stream(connect, retries)
-        try:
-            return stream, await exchange(stream, message, reply, reply_timeout)
-        except Failed as error:
-            await trio.aclose_forcefully(stream)
-            failed = error
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        if failed.trouble not in HUNG_UP or not await retries.pause():
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(trio.aclose_forcefully, stream)
+            try:
+                seconds = await exchange(stream, message, reply, reply_timeout)
+            except Failed as error:
+                if error.trouble not in HUNG_UP:
+                    raise
+                failed = error
+            else:
+                undo.pop_all()
+                return stream, seconds
+        if not await retries.pause():
             raise failed
 
 
