@@ -47,3 +47,11 @@ def test_it_takes_the_place_of_standard_error(capfd: pytest.CaptureFixture[str])
     assert printed.fileno() == sys.stderr.fileno()
     print("ß", file=printed, flush=True)
     assert json.loads(capfd.readouterr().err)["event"] == "ß"
+
+
+def test_it_leaves_the_output_to_its_owner() -> None:
+    """Who may have closed it already, before the last of its users goes."""
+    output = io.StringIO()
+    printed = JSONLines(output)
+    output.close()
+    printed.close()

@@ -48,6 +48,9 @@ class JSONLines(io.TextIOBase):
         """Flush the output."""
         self._output.flush()
 
+    def close(self) -> None:
+        """Do nothing: the output is its owner's to flush and close, and may be closed by now."""
+
     def fileno(self) -> int:
         """Return the descriptor of the output."""
         return self._output.fileno()
