@@ -34,7 +34,9 @@ async def run(sizes: Sizes) -> str:
                 nursery.start_soon(come_and_go, server, manners, dice)
         await expect_soon(
             lambda: server.passed("client gone") == sizes.connects,
-            lambda: f"of {sizes.connects} clients {server.passed('client gone')} were seen off",
+            lambda: (
+                f"of {sizes.connects} clients {server.passed('client gone')} were logged as gone"
+            ),
         )
         await expect_no_descriptor_left(server, before)
         ends = {end: server.passed("client gone", end) for end in ("eof", "reset")}

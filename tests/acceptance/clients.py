@@ -27,9 +27,9 @@ Manner = Callable[[trio.SocketStream, random.Random], Awaitable[None]]
 @contextmanager
 def in_time(what: str, seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
     """Raise `Broken` if the block takes longer; `what` says what did not happen."""
-    with trio.move_on_after(seconds) as patience:
+    with trio.move_on_after(seconds) as limit:
         yield
-    if patience.cancelled_caught:
+    if limit.cancelled_caught:
         raise Broken(f"{what} within {seconds:g} s")
 
 

@@ -53,7 +53,7 @@ class Party:
         self._stopped = trio.current_time()
 
     def settle(self) -> int:
-        """Settle all accounts; return how many bytes met the goodbye on their way."""
+        """Settle all accounts; return how many bytes crossed the closing notice."""
         missed = 0
         for talker in self.talkers:
             gone = one(self._server.logged("client gone", peer=talker.peer))
@@ -81,7 +81,7 @@ async def stop_under_load(sizes: Sizes, *options: str) -> str:
     lines = sum(talker.lines for talker in party.talkers)
     return (
         f"{lines} lines answered, each client had the notice and an end, {missed} bytes met the "
-        f"goodbye on their way; exit code 0 after {seconds:.1f} s"
+        f"closing notice on the way; exit code 0 after {seconds:.1f} s"
     )
 
 

@@ -34,7 +34,7 @@ COMMAND_SECONDS = 10.0
 # As many as are there when the cable is cut, and as the server has places.
 CLIENTS = 2
 
-# Beyond a time-out, in seconds: an inspection, a goodbye that nobody hears, a busy machine.
+# Beyond a time-out, in seconds: an inspection, a notice that nobody receives, a busy machine.
 SLACK_SECONDS = 5.0
 
 BULK = b"the quick brown fox jumps over the lazy dog\n" * 1000

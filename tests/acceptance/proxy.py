@@ -45,7 +45,7 @@ allowed, which is a thousand million on some machines.
 # Of one conversation; the next one may be with the other server.
 MOST_LINES = 80
 
-# Between two lines: less than the quiet in which a server that stops says goodbye.
+# Between two lines: less than the quiet after which a server that stops sends its notice.
 MOST_REST_SECONDS = 0.02
 
 # For haproxy to stop giving out a server, in seconds; what it gave out is accepted by then.
@@ -96,7 +96,7 @@ class Crowd:
         self._dice = dice_of(SEED)
         self.conversations = 0
         self.lines = 0
-        #: Lines that met the goodbye of a server on their way, after a silence.
+        #: Lines that crossed the closing notice of a server, after a silence.
         self.missed = 0
 
     def stop(self) -> None:
@@ -175,7 +175,7 @@ async def run(sizes: Sizes) -> str:
             crowd.stop()
     return (
         f"{crowd.lines} lines in {crowd.conversations} conversations, {count} of them with the "
-        f"restarted server; nothing owed lost, {crowd.missed} met a goodbye on their way"
+        f"restarted server; nothing owed lost, {crowd.missed} crossed a closing notice"
     )
 
 

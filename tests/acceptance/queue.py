@@ -23,7 +23,7 @@ GRACE_SECONDS = 60.0
 # A stop that waits for nobody but those who talk ends sooner than this.
 SOON_SECONDS = 20.0
 
-# The clients of the load talk on for so long after the stop.
+# The clients of the load go on sending for this long after the stop.
 TALK_SECONDS = 1.0
 
 

@@ -61,9 +61,9 @@ class Slow:
     async def send_on(self) -> None:
         """Send until told to stop, then end; note when nothing is taken any more."""
         while not self._stop:
-            with trio.move_on_after(STUCK) as patience:
+            with trio.move_on_after(STUCK) as limit:
                 self.sent += await self._stream.socket.send(PIECE[self.sent % len(PIECE) :])
-            if patience.cancelled_caught:
+            if limit.cancelled_caught:
                 self.stuck.set()
         await self._stream.send_eof()
 

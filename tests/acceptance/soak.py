@@ -114,7 +114,7 @@ class Souls:
         self._dice = dice
         self._last = False
         self._stopped = math.inf
-        # Coming or going: those are not there to be seen off by a server that stops.
+        # Coming or going: a server that stops has nothing to drain for those.
         self._passing = 0
         self._living: list[Talker] = []
 
@@ -180,7 +180,7 @@ class Souls:
         for talker in self._living:
             # An earlier client may have had the same port, but did not live to see the stop.
             gone = self._server.logged("client gone", peer=talker.peer, end="shutdown")
-            expect(gone, f"{talker.peer} was not seen off")
+            expect(gone, f"{talker.peer} was not drained")
             talker.settle(one(gone)["received"])
             self._tally.lines += talker.lines
 

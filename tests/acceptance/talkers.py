@@ -9,12 +9,12 @@ import trio
 from tests.acceptance.clients import peer_name
 from tests.acceptance.gate import Broken, expect
 
-# Whoever sends nothing for so long may be seen off by a server that stops, says the README; what it
-# sends just then meets the goodbye on its way.
 READ_BYTES = 65536
 
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
+# A server that stops may close a client that sends nothing for this long; what such a client
+# sends just then crosses the closing notice.
 QUIET_SECONDS = 0.1
 
 # Between two pieces of a client that does not wait for replies.

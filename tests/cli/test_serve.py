@@ -159,7 +159,7 @@ def test_the_second_signal_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_signal_that_finds_nobody_to_cut_is_a_clean_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The exit code tells of clients, not of impatience."""
+    """The exit code tells whether clients were cut, not which signal came."""
     log = Log(listening=raising(signal.SIGTERM, signal.SIGTERM))
     assert run(monkeypatch, Fake(busy=True), log) == 0
 

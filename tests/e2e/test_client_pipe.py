@@ -405,7 +405,7 @@ async def test_a_server_that_dies() -> None:
     ("manner", "text"), [(peers.silent, b"hello\n"), (peers.deaf, b"hello\n" * 1_000_000)]
 )
 async def test_a_server_that_never_answers(manner: peers.Script, text: bytes) -> None:
-    """Patience ends, whether the server takes what is sent or does not."""
+    """The timeout ends it, whether the server takes what is sent or does not."""
     async with peer(manner) as port:
         done = await client(f"127.0.0.1:{port}", "--reply-timeout", "0.3", stdin=text)
     assert done.stdout == b""
@@ -548,7 +548,7 @@ async def test_a_server_that_is_full() -> None:
     assert said(done).startswith("full, 1 clients are connected; try again later")
 
 
-async def test_a_server_that_loses_patience() -> None:
+async def test_a_server_that_times_out() -> None:
     """The notice is on standard error alone, after replies that are not a line, too."""
     async with (
         serving("--idle-timeout", "1") as server,

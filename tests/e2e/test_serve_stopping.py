@@ -16,7 +16,7 @@ STOPPING = [signal.SIGTERM, signal.SIGINT]
 
 LONG_GRACE = ("--grace", "60")
 
-# The buffers are full when nothing was taken from a client for so long, in seconds.
+# The buffers are full when nothing was taken from a client for this long, in seconds.
 STUCK = 0.5
 
 # A client that talks pauses for this long, in seconds, after each of so many messages. A pause that

@@ -395,7 +395,7 @@ async def test_history_goes_back_over_two_prompts(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_that_nobody_reads_holds_up_nobody(tmp_path: Path) -> None:
-    """Cancelled while the screen takes nothing: the prompt ends within its patience."""
+    """Cancelled while the screen takes nothing: the prompt ends within its limit."""
     master, tty = os.openpty()
     with trio.move_on_after(0.1) as scope:
         async with (
