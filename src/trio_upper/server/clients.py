@@ -133,21 +133,19 @@ class Clients:
             return
         self._last_id += 1
         client, arrived, end = self._last_id, trio.current_time(), None
-        log = self._log.bind(client=client, peer=peer)
         stream = self._secured(transport)
         conversation = self._conversations[client] = Conversation(stream)
         try:
-            log.info("client connected")
-            end = await self._converse(stream, transport, conversation, log)
-        except OSError as error:  # the system has no room to wait for one more
+            self._log_arrival(client, peer)
+            end = await conversation.run()
+            await self._end(stream, transport, conversation, client, peer)
+        except Exception as error:
             end = End.ERROR
-            log.warning("no room for client", why=str(error))
-        except Exception:  # a bug: the one thing that is logged with a traceback
-            end = End.ERROR
-            log.exception("client failed")
+            self._log_failure(client, peer, error)
         finally:
             del self._conversations[client]
             self._count(conversation, end)
+            log = self._log.bind(client=client, peer=peer)
             log.info(
                 "client gone",
                 received=conversation.received,
@@ -159,19 +157,38 @@ class Clients:
     def _secured(self, transport: ClientStream) -> ClientStream:
         return TLSStream(transport, self._tls) if self._tls else transport
 
-    async def _converse(
-        self, stream: ClientStream, transport: ClientStream, conversation: Conversation, log: Log
-    ) -> End:
-        end = await conversation.run()
+    # Each line has its own bound logger: to keep one would cost an idle client half a KiB.
+
+    def _log_arrival(self, client: int, peer: str) -> None:
+        log = self._log.bind(client=client, peer=peer)
+        log.info("client connected")
+
+    def _log_failure(self, client: int, peer: str, error: Exception) -> None:
+        """Log why a client could not be served; a bug is the one thing with a traceback."""
+        log = self._log.bind(client=client, peer=peer)
+        if isinstance(error, OSError):  # the system has no room to wait for one more
+            log.warning("no room for client", why=str(error))
+        else:
+            log.exception("client failed")  # noqa: LOG004 - a handler of exceptions calls this
+
+    async def _end(
+        self,
+        stream: ClientStream,
+        transport: ClientStream,
+        conversation: Conversation,
+        client: int,
+        peer: str,
+    ) -> None:
+        """Close what TLS has opened; a handshake that failed is answered and logged."""
         if failure := conversation.failure:
             from trio_upper.tls import alert_for, describe_handshake_failure
 
+            log = self._log.bind(client=client, peer=peer)
             log.warning("handshake failed", reason=describe_handshake_failure(failure))
             with contextlib.suppress(trio.BrokenResourceError):  # it has gone
                 await send_and_end(transport, alert_for(failure))
         elif not conversation.dropped:
             await stream.aclose()
-        return end
 
     def _count(self, conversation: Conversation, end: End | None) -> None:
         """Add a finished conversation to the totals; `end` None: it was cancelled."""
