@@ -19,9 +19,10 @@ def test_bytes_without_an_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_terminal_is_opened_again_by_its_name(fds: Descriptors) -> None:
     """A pipe has none."""
-    opened, _ = terminal(fds)
+    opened, master = terminal(fds)
     again = fds.keep(bsd.reopen(opened, os.O_WRONLY) or -1)
     assert not os.get_blocking(again)
     assert os.get_blocking(opened)
     assert bsd.reopen(pipe(fds)[0], os.O_RDONLY) is None
     assert bsd.reopen(fds.keep(os.open("/dev/null", os.O_RDWR)), os.O_RDONLY) is None
+    assert bsd.reopen(master, os.O_RDONLY) is None  # it would be another terminal

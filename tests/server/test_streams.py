@@ -22,7 +22,7 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from trio_upper.platform import open_edge_poller
+from trio_upper.platform import open_edge_poller, unacknowledged_bytes
 from trio_upper.server import streams as streams_module
 from trio_upper.server.poller import PolledStream, Poller
 from trio_upper.server.streams import (
@@ -262,6 +262,8 @@ async def test_what_lies_unread_is_known_without_receiving_it(make: Make) -> Non
 async def test_delivered_grows_when_the_client_receives(make: Make) -> None:
     """It counts what has left this machine's queue, so that a slow reader is seen to read."""
     async with connected(make) as (stream, peer):
+        if unacknowledged_bytes(stream._socket) is None:
+            pytest.skip("this system does not tell what is in its queue")
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with suppress(BlockingIOError):
             while not stream._send_some(bytes(READ_BYTES)):

@@ -18,6 +18,7 @@ from tests.helpers.descriptor_ends import (
     in_background,
     no_thread_left,
     pipe,
+    sockets,
     wait,
 )
 from tests.helpers.waiting import TIMEOUT_SECONDS
@@ -65,7 +66,7 @@ async def test_output_closed_just_before_it_is_ready(
     fds: Descriptors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer that was woken, and finds the stream closed, does not write to the old number."""
-    stream = open_output(pipe(fds).write)
+    stream = open_output(sockets(fds).write)
 
     async def wake(fd: int) -> None:
         await stream.aclose()

@@ -20,8 +20,11 @@ def unacknowledged_bytes(sock: socket.socket) -> int | None:
 
 
 def reopen(fd: int, access: int) -> int | None:
-    """Open a terminal by its name; a pipe has none."""
+    """Open a terminal by its name; a pipe has none.
+
+    That of a terminal's other end would make a new terminal (``/dev/ptmx``).
+    """
     with suppress(OSError):
-        if stat.S_ISCHR(os.fstat(fd).st_mode):
-            return os.open(os.ttyname(fd), access | os.O_NONBLOCK | os.O_NOCTTY)
+        if stat.S_ISCHR(os.fstat(fd).st_mode) and not (name := os.ttyname(fd)).endswith("ptmx"):
+            return os.open(name, access | os.O_NONBLOCK | os.O_NOCTTY)
     return None
