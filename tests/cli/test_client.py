@@ -29,11 +29,9 @@ from trio_upper.cli.client import (
     AT_ONCE_SECONDS,
     CLOSE_SECONDS,
     HALF_CLOSE_HINT,
-    QUOTED_CHARACTERS,
     SLOW_SECONDS,
     Options,
     explain,
-    quote,
 )
 from trio_upper.client.account import Mismatch
 from trio_upper.client.connect import Retries
@@ -42,6 +40,7 @@ from trio_upper.client.failures import Cause
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.protocol import idle_notice, shutdown_notice
 from trio_upper.stdio.streams import InputError, OutputClosed, OutputError
+from trio_upper.terminal.escape import QUOTED_CHARACTERS, quote
 
 BROKEN_PIPE = BrokenPipeError(errno.EPIPE, "Broken pipe")
 DISK_FULL = OSError(errno.ENOSPC, "No space left on device")

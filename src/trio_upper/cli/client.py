@@ -24,7 +24,7 @@ from trio_upper.client.target import Target
 from trio_upper.platform import HUNG_UP
 from trio_upper.protocol import read_notice
 from trio_upper.stdio.streams import InputError, open_input, open_output
-from trio_upper.terminal.escape import escape
+from trio_upper.terminal.escape import escape, quote
 
 # Closing over TLS waits for the peer, at most this long.
 CLOSE_SECONDS = 1.0
@@ -36,9 +36,6 @@ HALF_CLOSE_HINT = (
 
 # A connection that ends sooner without a reply was closed at once, by whatever accepted it.
 AT_ONCE_SECONDS = 3.0
-
-# How much of a foreign peer's first line is quoted.
-QUOTED_CHARACTERS = 200
 
 # A connection that takes longer makes people wonder whether anything happens.
 SLOW_SECONDS = 1.0
@@ -267,13 +264,3 @@ def _wrong(outcome: Outcome) -> str:
     if mismatch and chr(mismatch.came) in ascii_lowercase:  # which no reply contains
         said = f"; it said: {quote(outcome.words)}"
     return f"{mismatch}{said}"
-
-
-def quote(words: bytes, longest: int = QUOTED_CHARACTERS) -> str:
-    """Return the first line of a peer's words in quotation marks, harmless to a terminal.
-
-    Of what is longer than `longest` characters, the beginning.
-    """
-    line = words.strip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
-    text = escape(line)
-    return f"'{text[:longest]}…'" if len(text) > longest else f"'{text}'"

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import trio
 
-from trio_upper.cli.client import Options, dial, explain, hold, quote
+from trio_upper.cli.client import Options, dial, explain, hold
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import until_signal
 from trio_upper.client.failures import CannotConnect
@@ -17,6 +17,7 @@ from trio_upper.platform import HUNG_UP
 from trio_upper.terminal.console import HungUp, Interrupted
 from trio_upper.terminal.conversation import Conversation
 from trio_upper.terminal.editor import open_prompt
+from trio_upper.terminal.escape import quote
 from trio_upper.terminal.history import history_path
 from trio_upper.terminal.prompt import Prompt
 

@@ -3,11 +3,10 @@
 from collections import Counter
 from typing import NamedTuple
 
-from trio_upper.cli.client import quote
 from trio_upper.client.failures import CannotConnect, Cause, broken
 from trio_upper.measure.exchange import Failed, Trouble
 from trio_upper.protocol import NOTICE_PREFIX, read_notice
-from trio_upper.terminal.escape import escape
+from trio_upper.terminal.escape import escape, quote
 
 # How much is quoted of what came, and of what was owed: together they fit on two lines.
 QUOTED_CHARACTERS = 40

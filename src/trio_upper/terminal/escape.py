@@ -18,6 +18,9 @@ FILLERS = "\u115f\u1160\u3164\uffa0"
 # which most text consists of, are passed over at the speed of the regular expression.
 SUSPECT = re.compile(rf"[^\w -~\n]|[{FILLERS}]")
 
+# How much of a foreign peer's first line is quoted, if nobody says otherwise.
+QUOTED_CHARACTERS = 200
+
 
 def escape(text: bytes | str) -> str:
     r"""Return `text` without anything that could drive a terminal or hide what it says.
@@ -57,3 +60,13 @@ class Escaper:
     def finish(self) -> str:
         """Return what was held back, escaped as the bytes that it is; start anew."""
         return escape(self._decoder.decode(b"", final=True))
+
+
+def quote(words: bytes, longest: int = QUOTED_CHARACTERS) -> str:
+    """Return the first line of a peer's words in quotation marks, harmless to a terminal.
+
+    Of what is longer than `longest` characters, the beginning.
+    """
+    line = words.strip(b"\r\n").partition(b"\n")[0].rstrip(b"\r")
+    text = escape(line)
+    return f"'{text[:longest]}…'" if len(text) > longest else f"'{text}'"
