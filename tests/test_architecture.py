@@ -236,6 +236,7 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "unloaded"),
     [
+        ("__main__", [*HEAVY, "click", "re", "socket", "typing", f"{PACKAGE}.platform"]),
         ("cli.main", HEAVY),
         ("client.account", [*HEAVY, "click", "socket", "select"]),
         ("cli.serve", ["asyncio", "prompt_toolkit", "ifaddr", "structlog"]),

@@ -22,7 +22,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("trio-upper needs Python 3.11 or later")
 
-from trio_upper.cli.main import main
+from trio_upper.__main__ import main
 
 main()
 """

@@ -5,7 +5,6 @@ so that ``import trio_upper`` costs nothing.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -21,6 +20,9 @@ __all__ = [
     "connect",
     "converse",
 ]
+
+# For type checkers it is true. (`typing` is not light.)
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from trio_upper.client.connect import connect

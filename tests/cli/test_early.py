@@ -5,7 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from trio_upper.cli.early import keeping_signals, kept_signals, stop_signals
+from trio_upper.cli.early import (
+    end_by_first_signal,
+    keep_first_signals,
+    keeping_signals,
+    kept_signals,
+    stop_signals,
+)
 
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -41,6 +47,45 @@ def test_early_signals_are_kept_for_whoever_receives_them_later() -> None:
         assert kept == [signal.SIGHUP, signal.SIGTERM, signal.SIGINT]
     assert [signal.getsignal(number) for number in STOPPING] == before
     assert kept_signals() == []
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_server_has_the_signals_from_before_it_was_known_to_be_one() -> None:
+    """In their order; SIGHUP, which not every system has, comes with the others."""
+    before = [signal.getsignal(number) for number in STOPPING]
+    keep_first_signals()
+    signal.raise_signal(signal.SIGTERM)
+    with keeping_signals():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        assert kept_signals() == [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+@pytest.mark.usefixtures("_restored")
+def test_another_command_ends_by_the_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has done nothing yet; without a signal it goes on, with the handlers that were there."""
+    ended: list[signal.Signals] = []
+    monkeypatch.setattr("trio_upper.platform.end_with", ended.append)
+    before = [signal.getsignal(number) for number in STOPPING]
+    end_by_first_signal()
+    keep_first_signals()
+    end_by_first_signal()
+    assert ended == []
+    keep_first_signals()
+    signal.raise_signal(signal.SIGINT)
+    end_by_first_signal()
+    assert ended == [signal.SIGINT]
+    assert [signal.getsignal(number) for number in STOPPING] == before
+
+
+@pytest.mark.usefixtures("_restored")
+def test_what_is_ignored_stays_so_while_the_program_loads() -> None:
+    """It was asked for, by a shell or by nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_first_signals()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    end_by_first_signal()
 
 
 @pytest.mark.usefixtures("_restored")

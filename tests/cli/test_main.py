@@ -246,13 +246,14 @@ def test_ctrl_c_outside_of_trio_is_the_signal_itself(monkeypatch: pytest.MonkeyP
     assert raised == [signal.SIGINT]
 
 
+@pytest.mark.parametrize("name", ["__main__", "trio_upper.__main__"])
 def test_the_module_is_the_program(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`python -m trio_upper` does as the script does, with the arguments of the process."""
     monkeypatch.setattr(sys, "argv", ["trio_upper", "--version"])
     with pytest.raises(SystemExit) as caught:
-        runpy.run_module("trio_upper", run_name="__main__")
+        runpy.run_module("trio_upper", run_name=name)["main"]()
     assert caught.value.code == 0
     assert __version__ in capsys.readouterr().out
 

@@ -1,12 +1,16 @@
-"""Signals of a server whose parent has blocked or ignored them, and those that come early."""
+"""Signals of a program whose parent has blocked or ignored them, and those that come early."""
 
 import json
 import os
 import signal
+import subprocess
 import sys
+from shutil import which
 
 import pytest
-from tests.helpers.program import one, run, serving
+import trio
+from tests.helpers.program import LOCALHOST, one, run, serving
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 PROLOGUE = "import os, signal, sys; {}; os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -36,6 +40,58 @@ async def test_a_signal_before_the_server_is_loaded_stops_it() -> None:
     events = [json.loads(line)["event"] for line in done.lines]
     assert events[-1] == "stopped"
     assert "stopping" in events
+
+
+# Runs the program, and sends it a signal at the very start of what it loads.
+INTERRUPTED = """if True:
+    import os, runpy, sys
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name in ("click", "trio_upper.cli.main"):
+                os.kill(os.getpid(), {number})
+    sys.meta_path.insert(0, Interrupting())
+    runpy.run_module("trio_upper", run_name="__main__", alter_sys=True)
+"""
+
+# Runs a command as process 1 of a namespace, where a signal without a handler is ignored.
+AS_PROCESS_1 = ["unshare", "--pid", "--fork"]
+
+
+async def interrupted(
+    number: signal.Signals, *arguments: str, process_1: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with `arguments`, to which the signal comes while it loads."""
+    if process_1 and (os.geteuid() or not which("unshare")):
+        pytest.skip("needs root and unshare, to make a process 1")
+    program = [sys.executable, "-c", INTERRUPTED.format(number=int(number)), *arguments]
+    command = [*AS_PROCESS_1, *program] if process_1 else program
+    with trio.fail_after(TIMEOUT_SECONDS):
+        return await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False
+        )
+
+
+@pytest.mark.parametrize("process_1", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_while_the_program_loads_stops_a_server(
+    number: signal.Signals, process_1: bool
+) -> None:
+    """As one does later, without a traceback."""
+    done = await interrupted(number, "serve", "--port", "0", process_1=process_1)
+    assert done.returncode == 0
+    assert b" stopping " in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_while_the_program_loads_ends_another_command(
+    number: signal.Signals,
+) -> None:
+    """By itself and without a word, as a shell expects; process 1 has the exit code for it."""
+    done = await interrupted(number, "ping", LOCALHOST)
+    assert (done.returncode, done.stderr) == (-number, b"")
+    done = await interrupted(number, "ping", LOCALHOST, process_1=True)
+    assert (done.returncode, done.stderr) == (128 + number, b"")
 
 
 async def test_sighup_drains() -> None:

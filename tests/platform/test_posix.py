@@ -69,8 +69,9 @@ def test_a_program_ends_by_a_signal_even_if_it_was_blocked(monkeypatch: pytest.M
     before = signal.getsignal(signal.SIGUSR2)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     try:
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as caught:
             posix.end_with(signal.SIGUSR2)
+        assert caught.value.code == 128 + signal.SIGUSR2
         assert raised == [signal.SIGUSR2]
         assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
         assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

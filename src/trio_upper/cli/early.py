@@ -1,15 +1,62 @@
-"""Signals that stop a server, from the first instant on: kept until Trio receives them.
+"""Signals that stop the program, from the first instant on: kept until somebody receives them.
 
-A server takes some tenths of a second to load. A signal that arrives meanwhile would end it without
-a word or, as process 1 of a container, be ignored.
+It takes some tenths of a second to load. A signal that arrives meanwhile would end it without a
+word, show where it was or, as process 1 of a container, be ignored. So this module is loaded before
+all else, and loads next to nothing itself: even `trio_upper.platform` takes longer than Python.
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
-from trio_upper.platform import STOP_SIGNALS, unblock
+
+class Kept:
+    """A signal handler that keeps what arrives, until the handlers before it are set again."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self._before: dict[signal.Signals, object] = {}
+
+    def __call__(self, number: int, _: object) -> None:
+        """Keep a signal."""
+        self.signals.append(number)
+
+    def keep(self, *numbers: signal.Signals) -> None:
+        """Keep these, too, from now on."""
+        for number in numbers:
+            if number not in self._before:
+                self._before[number] = signal.signal(number, self)
+
+    def restore(self) -> None:
+        """Set the handlers before again."""
+        while self._before:
+            signal.signal(*self._before.popitem())  # type: ignore[arg-type] # a handler it is
+
+    def __enter__(self) -> None:
+        """Do nothing: it keeps signals already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Set the handlers before again."""
+        self.restore()
+
+
+def _keeper() -> Kept | None:
+    handler = signal.getsignal(signal.SIGTERM)
+    return handler if isinstance(handler, Kept) else None
+
+
+def keep_first_signals() -> None:
+    """Keep those that every system has, while it is not known yet what the program is to do."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    Kept().keep(*(one for one in both if signal.getsignal(one) is not signal.SIG_IGN))
+
+
+def end_by_first_signal() -> None:
+    """Keep no more; one that was kept ends this process, which is no server."""
+    from trio_upper.platform import end_with
+
+    if keeper := _keeper():
+        keeper.restore()
+        for number in keeper.signals:
+            end_with(signal.Signals(number))
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -18,6 +65,8 @@ def stop_signals() -> list[signal.Signals]:
     SIGTERM is one even if whoever started this process ignored it. The others are left ignored: a
     shell does so with SIGINT for what it runs in the background, `nohup` with SIGHUP.
     """
+    from trio_upper.platform import STOP_SIGNALS
+
     return [
         number
         for number in STOP_SIGNALS
@@ -25,34 +74,20 @@ def stop_signals() -> list[signal.Signals]:
     ]
 
 
-class Kept:
-    """A signal handler that keeps what arrives."""
-
-    def __init__(self) -> None:
-        self.signals: list[int] = []
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        """Keep a signal."""
-        self.signals.append(number)
-
-
-@contextmanager
-def keeping_signals() -> Iterator[None]:
-    """Keep the signals that stop a server; the handlers before are set again at the end.
+def keeping_signals() -> Kept:
+    """Keep the signals that stop a server; at the end of a `with` block, no more.
 
     They are received although whoever started this process had blocked them.
     """
-    kept = Kept()
-    before = {number: signal.signal(number, kept) for number in stop_signals()}
+    from trio_upper.platform import STOP_SIGNALS, unblock
+
+    keeper = _keeper() or Kept()
+    keeper.keep(*stop_signals())
     unblock(*STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return keeper
 
 
 def kept_signals() -> list[int]:
-    """Return what `keeping_signals` has kept until now, and keeps until others receive it."""
-    handler = signal.getsignal(signal.SIGTERM)
-    return handler.signals if isinstance(handler, Kept) else []
+    """Return what has been kept until now, and is until others receive it."""
+    keeper = _keeper()
+    return keeper.signals if keeper else []

@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from trio_upper.cli.commands import cli
-from trio_upper.cli.early import keeping_signals
+from trio_upper.cli.early import end_by_first_signal, keeping_signals
 from trio_upper.cli.jsonlines import JSONLines
 from trio_upper.cli.output import say
 
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stack.enter_context(keeping_signals())
             if sys.stderr and wants_json(words, os.environ):
                 stack.enter_context(contextlib.redirect_stderr(JSONLines(sys.stderr)))
+        else:
+            end_by_first_signal()
         if sys.stdout is None:
             stack.enter_context(contextlib.redirect_stdout(Closed()))
         try:
