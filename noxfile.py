@@ -149,6 +149,14 @@ def gates(session: nox.Session) -> None:
 
 
 @nox.session
+def proof(session: nox.Session) -> None:
+    """See that the tests notice what is broken: each promise, and the core in every place."""
+    install_group(session, "tests", ".")
+    session.run("python", "-m", "tools.broken_promises")
+    session.run("python", "-m", "tools.mutants")
+
+
+@nox.session
 def zipapp(session: nox.Session) -> None:
     """Make dist/trio-upper.pyz: one file that runs where nothing is installed but Python."""
     session.install(".", "packaging")

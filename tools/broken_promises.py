@@ -1,0 +1,139 @@
+"""Breaks each promise in the code, and sees that the tests which hold it notice.
+
+``python -m tools.broken_promises`` takes the breaks of ``broken_promises.toml`` one by one: a
+change of a line or two in a copy of the project, and the tests and gates that must fail then. Words
+as arguments choose the breaks in whose promise, file or tests they stand. It prints a table; the
+exit code is 1 if something was not noticed. First all these tests run without a break: what fails
+then says nothing.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools import ROOT
+
+BREAKS = Path(__file__).with_suffix(".toml")
+
+PROCESSES = 2
+
+# A test that hangs has noticed; so long may one take, and all of them together without a break.
+TEST_SECONDS, ALL_SECONDS = 180, 1800
+
+GATE = "e2e/test_acceptance.py::test_a_small_form_of_each_gate[{}]"
+"""The test that is the small form of a gate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Break:
+    """One change in `file` (below ``src/trio_upper``), and the tests in `red` that must fail.
+
+    `promise` is how the row of ``docs/promises.md`` begins. A gate in `red` is ``gate 7``.
+    """
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    red: tuple[str, ...]
+
+    @property
+    def tests(self) -> dict[str, str]:
+        """The tests as pytest names them, below the folder of tests, by their names in `red`."""
+        return {
+            name: GATE.format(name.removeprefix("gate ")) if name.startswith("gate ") else name
+            for name in self.red
+        }
+
+    def broken(self, text: str) -> str:
+        """Return `text` with the change; ValueError unless there is one place for it."""
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.file}: not one place for {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+def load() -> list[Break]:
+    """Return all breaks."""
+    rows = tomllib.loads(BREAKS.read_text(encoding="utf-8"))["break"]
+    return [Break(**row | {"red": tuple(row["red"])}) for row in rows]
+
+
+def source(one: Break, root: Path = ROOT) -> Path:
+    """Return the file to be changed."""
+    return root / "src" / "trio_upper" / one.file
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the project below `folder`, without what is hidden or made."""
+    hidden = shutil.ignore_patterns(".*", "__pycache__", "dist")
+    return shutil.copytree(ROOT, folder / "copy", ignore=hidden, symlinks=True)
+
+
+def failing(root: Path, tests: Iterable[str], seconds: float) -> set[str]:
+    """Run tests in a copy; return which fail (all, if they do not end in time)."""
+    paths = [f"tests/{test}" for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", *paths]
+    environ = os.environ | {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(
+            command, cwd=root, env=environ, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return set(tests)
+    failed = re.findall(r"^FAILED tests/(\S+)", ended.stdout, flags=re.MULTILINE)
+    return {test for test in tests if any(names(test, each) for each in failed)}
+
+
+def names(test: str, failed: str) -> bool:
+    """Tell whether what failed is `test`, or one of its cases."""
+    return failed == test or failed.startswith(f"{test}[")
+
+
+def unnoticed(one: Break) -> list[str]:
+    """Return which of the tests that must fail under this break do not."""
+    with TemporaryDirectory() as folder:
+        root = copy_project(Path(folder))
+        path = source(one, root)
+        path.write_text(one.broken(path.read_text(encoding="utf-8")), encoding="utf-8")
+        red = failing(root, one.tests.values(), TEST_SECONDS * len(one.red))
+    return [name for name, test in one.tests.items() if test not in red]
+
+
+def row(one: Break, green: Sequence[str]) -> str:
+    """Return a row of the table."""
+    seen = ", ".join(f"**not** {name}" if name in green else name for name in one.red)
+    old, new = (" ".join(text.split()).replace("|", "\\|") for text in (one.old, one.new))
+    return f"| {one.promise} … | {one.file}: `{old}` → `{new}` | {seen} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.broken_promises", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="choose those in which one stands")
+    words = parser.parse_args(arguments).words
+    chosen = [one for one in load() if not words or any(word in str(one) for word in words)]
+    tests = dict.fromkeys(test for one in chosen for test in one.tests.values())
+    with TemporaryDirectory() as folder:
+        if failed := failing(copy_project(Path(folder)), tests, ALL_SECONDS):
+            print("without a break, these fail:", *sorted(failed), sep="\n")
+            return 1
+    print("| promise | change | what went red |\n|---|---|---|", flush=True)
+    missed = 0
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        for one, green in zip(chosen, pool.map(unnoticed, chosen), strict=True):
+            print(row(one, green), flush=True)
+            missed += len(green)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
