@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from trio_upper.client.failures import CannotConnect
     from trio_upper.client.target import Target
     from trio_upper.protocol import DEFAULT_PORT, Uppercaser
-    from trio_upper.server.server import Server, ServerSettings
+    from trio_upper.server.server import Server
+    from trio_upper.server.settings import ServerSettings
 else:
     # Where each name comes from, as above for type checkers.
     _MODULES = {
@@ -38,7 +39,7 @@ else:
         "DEFAULT_PORT": "trio_upper.protocol",
         "Outcome": "trio_upper.client.converse",
         "Server": "trio_upper.server.server",
-        "ServerSettings": "trio_upper.server.server",
+        "ServerSettings": "trio_upper.server.settings",
         "Target": "trio_upper.client.target",
         "Uppercaser": "trio_upper.protocol",
         "connect": "trio_upper.client.connect",

@@ -27,7 +27,7 @@ from trio_upper.cli.output import say
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import DEFAULT_PORT
-from trio_upper.server.server import ServerSettings
+from trio_upper.server.settings import ServerSettings
 
 CODE = 7
 """What each command returns here, and no usage error does."""

@@ -15,7 +15,8 @@ from trio_upper.cli import operate, serve
 from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.early import keeping_signals
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import ServerSettings, Totals
+from trio_upper.server.server import Totals
+from trio_upper.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -17,7 +17,7 @@ from trio_upper.cli import operate, serve, supervise
 from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.main import main
 from trio_upper.cli.supervise import share_out, worker_command
-from trio_upper.server.server import ServerSettings
+from trio_upper.server.settings import ServerSettings
 from trio_upper.server.workers import Order, Parent
 
 if TYPE_CHECKING:

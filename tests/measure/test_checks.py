@@ -15,7 +15,8 @@ from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.checks import Checker, Finding, Question, Skipped, Status
 from trio_upper.measure.settings import CheckSettings
-from trio_upper.server.server import Server, ServerSettings
+from trio_upper.server.server import Server
+from trio_upper.server.settings import ServerSettings
 from trio_upper.tls import client_context, server_context
 
 

@@ -27,7 +27,8 @@ from trio_upper.measure.load import (
 )
 from trio_upper.measure.settings import LARGEST_AT_ONCE_BYTES, SMALLEST_BYTES, LoadSettings
 from trio_upper.protocol import shutdown_notice
-from trio_upper.server.server import Server, ServerSettings
+from trio_upper.server.server import Server
+from trio_upper.server.settings import ServerSettings
 from trio_upper.tls import client_context, server_context
 
 REPLY_TIMEOUT = 30.0

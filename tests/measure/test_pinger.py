@@ -35,7 +35,8 @@ from trio_upper.measure.pinger import (
 from trio_upper.measure.settings import LARGEST_AT_ONCE_BYTES, SMALLEST_BYTES, PingSettings
 from trio_upper.protocol import full_notice, idle_notice
 from trio_upper.server.conversation import Conversation
-from trio_upper.server.server import Server, ServerSettings
+from trio_upper.server.server import Server
+from trio_upper.server.settings import ServerSettings
 from trio_upper.tls import client_context, server_context
 
 INTERVAL = 1.0

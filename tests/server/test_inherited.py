@@ -24,7 +24,8 @@ from trio_upper.server.listeners import (
     CannotListen,
     SharedListener,
 )
-from trio_upper.server.server import Server, ServerSettings, Totals
+from trio_upper.server.server import Server, Totals
+from trio_upper.server.settings import ServerSettings
 
 # Descriptors from here on are unused.
 NUMBERS = 200

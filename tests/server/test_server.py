@@ -40,9 +40,9 @@ from trio_upper.server.server import (
     DRAIN_TICK_SECONDS,
     LONGEST_TICK_SECONDS,
     Server,
-    ServerSettings,
     Totals,
 )
+from trio_upper.server.settings import ServerSettings
 from trio_upper.server.streams import PlainStream
 from trio_upper.tls import client_context, server_context
 

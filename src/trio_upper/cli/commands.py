@@ -26,7 +26,7 @@ from trio_upper.measure.settings import (
     LoadSettings,
     PingSettings,
 )
-from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
+from trio_upper.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -43,6 +43,7 @@ COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
 # What --public stands for.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - it is what the option is for
 
+SERVE = ServerSettings()
 PING = PingSettings()
 LOAD = LoadSettings()
 CHECK = CheckSettings()
@@ -113,7 +114,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     "--host",
     metavar="ADDRESS",
     multiple=True,
-    default=[DEFAULT_HOST],
+    default=list(SERVE.hosts),
     help="Address to listen on; may be repeated. 0.0.0.0 and :: expose the server.",
 )
 @click.option(
@@ -122,32 +123,32 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 @click.option(
     "--port",
     type=ListeningPort(),
-    default=DEFAULT_PORT,
+    default=SERVE.port,
     help="Port to listen on; 0 lets the system choose one for all addresses.",
 )
 @click.option(
     "--max-clients",
     type=Whole(min=1),
-    default=10_000,
+    default=SERVE.max_clients,
     metavar="N",
     help="Clients served at once; the next one is told and closed.",
 )
 @click.option(
     "--idle-timeout",
     type=Seconds(),
-    default=600,
+    default=SERVE.idle_timeout,
     help="Close a client that sends nothing for this long; 0: never.",
 )
 @click.option(
     "--write-timeout",
     type=Seconds(),
-    default=30,
+    default=SERVE.write_timeout,
     help="Cut a client that takes nothing of its reply for this long; 0: never.",
 )
 @click.option(
     "--grace",
     type=Seconds(),
-    default=10,
+    default=SERVE.grace,
     help="When stopping, cut the clients that still talk after this long.",
 )
 @click.option(
@@ -209,7 +210,6 @@ def serve(
     from trio_upper.cli import serve as command
     from trio_upper.cli import supervise
     from trio_upper.cli.log import open_log
-    from trio_upper.server.server import ServerSettings
 
     hosts = choose_hosts(host, public=public, worker=worker)
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
@@ -234,7 +234,7 @@ def choose_hosts(hosts: tuple[str, ...], *, public: bool, worker: int | None) ->
         leave_listeners_alone("host", "port", "public")
     if public and click.get_current_context().get_parameter_source("host") is COMMAND_LINE:
         raise click.UsageError("--public stands for all addresses; leave out --host")
-    return EVERYWHERE if public else hosts or (DEFAULT_HOST,)
+    return EVERYWHERE if public else hosts or SERVE.hosts
 
 
 def choose_workers(workers: int) -> int:

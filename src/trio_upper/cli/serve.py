@@ -10,7 +10,8 @@ from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.operate import announcing, operate, take_listeners
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import Server, ServerSettings
+from trio_upper.server.server import Server
+from trio_upper.server.settings import ServerSettings
 from trio_upper.server.workers import NotAWorker, Order, Parent
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from trio_upper.cli.operate import announcing, operate, take_listeners
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.platform import keep_exit_codes
 from trio_upper.server.listeners import CannotListen
-from trio_upper.server.server import ServerSettings
+from trio_upper.server.settings import ServerSettings
 from trio_upper.server.supervisor import CannotStart, HeldListeners, Supervisor
 from trio_upper.server.workers import WorkerProcess
 

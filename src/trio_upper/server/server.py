@@ -9,13 +9,10 @@ import contextlib
 import math
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
-from trio_upper import protocol
 from trio_upper.platform import open_descriptors, open_edge_poller, raise_descriptor_limit
 from trio_upper.server.clients import LINGERING, Clients, Totals
 from trio_upper.server.events import Log, SilentLog
@@ -29,12 +26,10 @@ from trio_upper.server.listeners import (
     resolve_hosts,
 )
 from trio_upper.server.poller import PolledStream, Poller
+from trio_upper.server.settings import ServerSettings
 from trio_upper.server.streams import PlainStream, take_socket
 
-if TYPE_CHECKING:
-    import ssl
-
-__all__ = ["Server", "ServerSettings", "Totals"]
+__all__ = ["Server", "Totals"]
 
 # How often the clients are inspected: during the drain, and otherwise at most. In between it is a
 # fraction of the shortest timeout, which is kept to within a tenth that way.
@@ -58,37 +53,6 @@ ACCEPTED_AT_LAST = 65536
 # for what a process opens now and then.
 LINGERING_SHARE = 8
 SPARE_DESCRIPTORS = 24
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """How a server is to serve.
-
-    `port` 0 lets the system choose one port for all of `hosts`. Timeouts are in seconds:
-    `idle_timeout` without a byte from a client, `write_timeout` without a byte that it took (0:
-    never, for both), `grace` for clients that still talk when the server stops (0: none).
-    `tls` None serves plain TCP. `inherited` are listeners that are open already, to be used instead
-    of `hosts` and `port`; the server closes them.
-
-    Error handling: `ValueError` for what makes no sense.
-    """
-
-    hosts: tuple[str, ...] = (protocol.DEFAULT_HOST,)
-    port: int = protocol.DEFAULT_PORT
-    max_clients: int = 10_000
-    idle_timeout: float = 600.0
-    write_timeout: float = 30.0
-    grace: float = 10.0
-    tls: "ssl.SSLContext | None" = None
-    inherited: tuple[trio.SocketListener, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"{self.port} is not a valid port; use a number from 0 to 65535")
-        if self.max_clients < 1:
-            raise ValueError("max_clients must be at least 1")
-        if min(self.idle_timeout, self.write_timeout, self.grace) < 0:
-            raise ValueError("timeouts must be 0 or more")
 
 
 class Server:
