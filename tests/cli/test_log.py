@@ -12,6 +12,7 @@ import os
 import re
 import select
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -242,6 +243,38 @@ def test_a_traceback_is_written_whole(pipe: tuple[int, int]) -> None:
     with reading_all(reading) as read:
         write_all(writing, lines)
     assert b"".join(read).decode() == "".join(lines)
+
+
+# Writes lines of one letter, each longer than a pipe holds, and says when they wait to be read.
+LONG_LINES = """if True:
+    import sys
+    from trio_upper.cli import log
+    log.CLOSE_SECONDS = 600
+    with log.BackgroundWriter(2) as writer:
+        for _ in range(100):
+            writer.write(sys.argv[1] * 100_000 + "\\n")
+        print(flush=True)
+"""
+
+
+def test_long_lines_of_workers_do_not_mix() -> None:
+    """They share a pipe, which takes such lines piece by piece."""
+    reading, writing = os.pipe()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", LONG_LINES, letter], stdout=subprocess.PIPE, stderr=writing
+        )
+        for letter in "ab"
+    ]
+    os.close(writing)
+    for worker in workers:
+        assert worker.stdout
+        assert worker.stdout.readline()
+        worker.stdout.close()
+    with io.FileIO(reading) as log:
+        lines = b"".join(iter(lambda: log.read(4096), b"")).split(b"\n")
+    assert [worker.wait(TIMEOUT_SECONDS) for worker in workers] == [0, 0]
+    assert sorted(lines) == [b"", *[b"a" * 100_000] * 100, *[b"b" * 100_000] * 100]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])

@@ -10,13 +10,13 @@ from trio_upper.platform import portable
 
 
 def test_nothing_that_the_system_does_not_tell_is_made_up() -> None:
-    """No limit, no descriptors, no bytes on their way, no poller."""
+    """No limit, no descriptors, no bytes on their way, no poller, no lock."""
     assert portable.raise_descriptor_limit() == portable.UNLIMITED
     assert portable.open_descriptors() == 0
     assert portable.usable_cores() >= 1
     assert portable.available_memory() == portable.UNLIMITED
     assert portable.open_edge_poller() is None
-    with socket.socket() as sock:
+    with socket.socket() as sock, portable.exclusive(sock.fileno()):
         assert portable.unacknowledged_bytes(sock) is None
         assert portable.peer_address(sock) is None
 

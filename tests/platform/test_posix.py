@@ -3,6 +3,8 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,41 @@ def test_a_program_ends_with_an_exit_code() -> None:
     with pytest.raises(SystemExit) as caught:
         posix.end_with(3)
     assert caught.value.code == 3
+
+
+# Exits with 1 if a descriptor is locked by somebody else.
+TRY_TO_LOCK = """if True:
+    import fcntl, sys
+    try:
+        fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(1)
+"""
+
+
+def is_locked(fd: int) -> bool:
+    """Tell whether this process keeps another one from writing to `fd`."""
+    command = [sys.executable, "-ISc", TRY_TO_LOCK, str(fd)]
+    return subprocess.run(command, pass_fds=[fd], check=False).returncode == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others may have no lock for a pipe")
+def test_a_pipe_can_be_had_for_oneself(fds: Descriptors) -> None:
+    """By one process at a time, until it lets go."""
+    write = pipe(fds)[1]
+    with posix.exclusive(write):
+        assert is_locked(write)
+    assert not is_locked(write)
+
+
+def test_a_file_is_not_locked(tmp_path: Path) -> None:
+    """Its lock may be somebody else's, for something else; and one that is closed is nobody's."""
+    with (tmp_path / "log").open("w") as file:
+        with posix.exclusive(file.fileno()):
+            assert not is_locked(file.fileno())
+        closed = file.fileno()
+    with posix.exclusive(closed):
+        pass
 
 
 def test_what_a_descriptor_is_open_for(fds: Descriptors) -> None:

@@ -24,7 +24,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from trio_upper.cli.jsonlines import JSONLines, TextOutput
-from trio_upper.platform import PIPE_ATOMIC_BYTES
+from trio_upper.platform import PIPE_ATOMIC_BYTES, exclusive
 
 # How many lines may wait to be written. More than there are when all the clients of a default
 # server come and go at once; some 12 MB. Further ones are lost.
@@ -130,7 +130,7 @@ class BackgroundWriter(io.TextIOBase):
             self._write_lines(self._next_lines())
 
     def _next_lines(self) -> list[Line]:
-        """Return as many lines as a pipe takes in one piece, for workers share it (pipe(7))."""
+        """Return as many lines as a pipe takes in one piece (pipe(7)), or one that is longer."""
         lines = [self._lines.popleft()]
         size = len(lines[0][0])
         while self._lines and size + len(self._lines[0][0]) <= PIPE_ATOMIC_BYTES:
@@ -140,7 +140,9 @@ class BackgroundWriter(io.TextIOBase):
 
     def _write_lines(self, lines: list[Line]) -> None:
         data = self._rest + b"".join(text for text, _ in lines)
-        with contextlib.suppress(OSError):
+        # Workers share it. A line of more than a pipe takes in one piece would mix with theirs.
+        alone = exclusive(self._descriptor) if self._thread else contextlib.nullcontext()
+        with alone, contextlib.suppress(OSError):
             while data:
                 data = data[self._write_some(data) :]
         left = len(data)

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -191,6 +191,15 @@ CAN_WAIT = False
 
 # Bytes that are written to a pipe in one piece whoever else writes to it; a POSIX system's least.
 PIPE_ATOMIC_BYTES = 512
+
+
+def exclusive(fd: int) -> AbstractContextManager[None]:  # noqa: ARG001 - the contract
+    """Return a context in which no other process writes to `fd`, of those that use one as well.
+
+    Where the system has no such lock, what is longer than PIPE_ATOMIC_BYTES may mix with theirs.
+    """
+    return nullcontext()
+
 
 # A flag with which a socket is received from and sent to without waiting, whatever it is set to.
 DONT_WAIT = 0

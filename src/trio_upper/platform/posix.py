@@ -6,9 +6,10 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,6 +82,20 @@ def unblock(*signals: signal.Signals) -> None:
 def keep_exit_codes() -> None:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # the system forgets them then, wait(2)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+@contextmanager
+def exclusive(fd: int) -> Iterator[None]:
+    """Lock `fd` itself, which all have from their parent; the system unlocks it if this one dies.
+
+    A file takes each write in one piece, and whoever locks it may mean something else.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):  # not every system can lock a pipe or a terminal
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                fcntl.lockf(fd, fcntl.LOCK_EX)
+                stack.callback(fcntl.lockf, fd, fcntl.LOCK_UN)
+        yield
 
 
 def is_open_for(fd: int, access: int) -> bool:
