@@ -226,6 +226,23 @@ def test_words_are_complete_with_their_line() -> None:
     assert account.notice == "trio-upper: full"
 
 
+def test_what_was_right_on_their_line_does_not_complete_the_words() -> None:
+    """Neither by its length, nor do words end with the newline that they begin with."""
+    account = account_of(b"x" * HEAD_BYTES)
+    account.received(b"X" * (HEAD_BYTES - 1) + b"\n")
+    account.received(b"w" * (WORDS_BYTES - 2))
+    assert not account.words_complete
+    account.received(b"w")
+    assert account.words_complete
+
+
+def test_the_shortest_line_of_words_is_complete() -> None:
+    """It is one character."""
+    account = account_of(b"")
+    account.received(b"?\n")
+    assert account.words_complete
+
+
 def test_foreign_words_are_no_notice() -> None:
     """Only the server's own line counts as a notice."""
     account = account_of(b"")
@@ -244,6 +261,7 @@ def test_foreign_words_are_no_notice() -> None:
         (b"hello", b"\x00ELLO", "byte 1 of the replies is wrong: 0x00 came, 'H' (0x48) was owed"),
         (b"'", b"\xff", """byte 1 of the replies is wrong: 0xff came, "'" (0x27) was owed"""),
         (b"hello", b"HELLO!", "byte 6 of the replies, '!' (0x21), is one too many"),
+        (b"x" * 999, b"X" * 1000, "byte 1,000 of the replies, 'X' (0x58), is one too many"),
         (
             b"x" * 5000,
             b"X" * 4095 + b"Y",
@@ -271,3 +289,8 @@ def test_the_first_wrong_byte(sent: bytes, came: bytes, said: str) -> None:
 def test_where_a_reply_goes_wrong(came: bytes, mismatch: Mismatch | None) -> None:
     """For a reply that is known as a whole; what has not come yet is not wrong."""
     assert find_mismatch(came, b"HELLO", before=100) == mismatch
+
+
+def test_without_bytes_before_it_a_reply_begins_the_count() -> None:
+    """Its first byte is byte 1."""
+    assert find_mismatch(b"h", b"H") == Mismatch(position=1, came=ord("h"), owed=ord("H"))

@@ -1,5 +1,6 @@
 """The client's conversation on in-memory streams: every way in which it can end."""
 
+import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -136,6 +137,18 @@ async def test_it_does_not_wait_for_the_server_to_close(autojump_clock: MockCloc
     outcome, shown = await talk(says(b"HI", after=b"hi"), source_of(b"hi"))
     assert (outcome.complete, shown) == (True, b"HI")
     assert trio.current_time() <= 2 * SURPLUS_SECONDS
+
+
+async def test_an_input_that_ends_when_all_is_answered(autojump_clock: MockClock) -> None:
+    """Then the conversation is over, too: the server need not close for that."""
+
+    async def slow_typist() -> AsyncGenerator[bytes]:
+        yield b"hi"
+        await trio.sleep(10)
+
+    outcome, shown = await talk(says(b"HI", after=b"hi"), slow_typist())
+    assert (outcome.complete, shown) == (True, b"HI")
+    assert trio.current_time() <= 10 + 2 * SURPLUS_SECONDS
 
 
 async def test_a_long_silence_is_fine_while_nothing_is_owed(autojump_clock: MockClock) -> None:
@@ -458,10 +471,18 @@ async def test_the_half_close_waits_for_the_replies(autojump_clock: MockClock) -
 
 async def test_each_reply_puts_the_half_close_off(autojump_clock: MockClock) -> None:
     """As long as something comes, something else may."""
-    pieces = [b"%d\n" % number for number in range(5)]
-    outcome, shown = await talk(closing_with_its_peer(delay=0.9), source_of(*pieces))
+
+    async def drip(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        assert await stream.receive_some() == b"hello"
+        for byte in b"HELLO":
+            with trio.move_on_after(0.9):
+                await stream.receive_some()
+                pytest.fail("this side was ended")
+            await stream.send_all(bytes([byte]))
+
+    outcome, shown = await talk(drip, source_of(b"hello"))
     assert outcome.complete
-    assert shown == b"".join(pieces)
+    assert shown == b"HELLO"
 
 
 async def test_a_server_that_answers_at_the_end_is_half_closed(autojump_clock: MockClock) -> None:
@@ -527,9 +548,23 @@ async def test_a_peer_that_answers_nothing_has_hung_up(autojump_clock: MockClock
         await trio.sleep(0.5)
         await stream.aclose()
 
+    await trio.sleep(100)
     outcome, _ = await talk(peer, source_of(b"hi\n"))
     assert outcome.hung_up
     assert outcome.seconds == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("cause", "hung_up"), [(ConnectionResetError(errno.ECONNRESET, "?"), True), (None, False)]
+)
+async def test_a_peer_that_resets_has_hung_up(cause: OSError | None, hung_up: bool) -> None:
+    """But not one to which the connection broke in another way."""
+    ours, _theirs = memory_stream_pair()
+    stream = Breaking(ours)
+    stream.receiving = trio.BrokenResourceError("broken")
+    stream.receiving.__cause__ = cause
+    outcome = await converse(stream, source_of(b"hi"), no_reply, reply_timeout=1)
+    assert outcome.hung_up is hung_up
 
 
 async def test_a_peer_that_answers_something_has_not_hung_up(autojump_clock: MockClock) -> None:
