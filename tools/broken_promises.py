@@ -37,7 +37,8 @@ GATE = "e2e/test_acceptance.py::test_a_small_form_of_each_gate[{}]"
 class Break:
     """One change in `file` (below ``src/trio_upper``), and the tests in `red` that must fail.
 
-    `promise` is how the row of ``docs/promises.md`` begins. A gate in `red` is ``gate 7``.
+    `also` is a second change, as file, old and new text, where two things keep the promise, each by
+    itself. `promise` is how the row of ``docs/promises.md`` begins. A gate in `red` is ``gate 7``.
     """
 
     promise: str
@@ -45,6 +46,7 @@ class Break:
     old: str
     new: str
     red: tuple[str, ...]
+    also: tuple[str, ...] = ()
 
     @property
     def tests(self) -> dict[str, str]:
@@ -54,22 +56,29 @@ class Break:
             for name in self.red
         }
 
-    def broken(self, text: str) -> str:
-        """Return `text` with the change; ValueError unless there is one place for it."""
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.file}: not one place for {self.old!r}")
-        return text.replace(self.old, self.new)
+    @property
+    def changes(self) -> list[tuple[str, ...]]:
+        """The changes: file, old and new text of each."""
+        return [(self.file, self.old, self.new), *([self.also] if self.also else [])]
 
 
 def load() -> list[Break]:
     """Return all breaks."""
     rows = tomllib.loads(BREAKS.read_text(encoding="utf-8"))["break"]
-    return [Break(**row | {"red": tuple(row["red"])}) for row in rows]
+    lists = ("red", "also")
+    return [Break(**row | {name: tuple(row.get(name, ())) for name in lists}) for row in rows]
 
 
-def source(one: Break, root: Path = ROOT) -> Path:
-    """Return the file to be changed."""
-    return root / "src" / "trio_upper" / one.file
+def broken(one: Break, root: Path = ROOT) -> dict[Path, str]:
+    """Return what is in the changed files; ValueError unless there is one place for each change."""
+    texts: dict[Path, str] = {}
+    for file, old, new in one.changes:
+        path = root / "src" / "trio_upper" / file
+        text = texts.get(path) or path.read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            raise ValueError(f"{file}: not one place for {old!r}")
+        texts[path] = text.replace(old, new)
+    return texts
 
 
 def copy_project(folder: Path) -> Path:
@@ -102,8 +111,8 @@ def unnoticed(one: Break) -> list[str]:
     """Return which of the tests that must fail under this break do not."""
     with TemporaryDirectory() as folder:
         root = copy_project(Path(folder))
-        path = source(one, root)
-        path.write_text(one.broken(path.read_text(encoding="utf-8")), encoding="utf-8")
+        for path, text in broken(one, root).items():
+            path.write_text(text, encoding="utf-8")
         red = failing(root, one.tests.values(), TEST_SECONDS * len(one.red))
     return [name for name, test in one.tests.items() if test not in red]
 
@@ -118,8 +127,10 @@ def red_before(breaks: Iterable[Break]) -> set[str]:
 def row(one: Break, green: Sequence[str]) -> str:
     """Return a row of the table."""
     seen = ", ".join(f"**not** {name}" if name in green else name for name in one.red)
-    old, new = (" ".join(text.split()).replace("|", "\\|") for text in (one.old, one.new))
-    return f"| {one.promise} … | {one.file}: `{old}` → `{new}` | {seen} |"
+    lines = [[" ".join(text.split()) or "nothing" for text in change] for change in one.changes]
+    changes = "; ".join(f"{file}: `{old}` → `{new}`" for file, old, new in lines)
+    bars = changes.replace("|", r"\|")
+    return f"| {one.promise} … | {bars} | {seen} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 import pytest
+import trio.testing  # noqa: F401 - once, instead of in each forked process
+from hypothesis import Phase, settings
 
 from tools import ROOT
 
@@ -45,6 +47,9 @@ TESTS = {
 """Which tests belong to a module; the quick and telling ones first."""
 
 PROCESSES = 2
+
+# Of each test with random ones.
+EXAMPLES = 40
 
 # A mutant that hangs is noticed, after this much more than the tests take without a change.
 HANG_FACTOR, HANG_SECONDS = 4, 10.0
@@ -312,9 +317,8 @@ class InHaste:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Have the tests with random examples run after the others."""
-        from hypothesis import Phase, settings  # which pytest wants to import first
-
-        settings.register_profile("haste", deadline=None, phases=[Phase.explicit, Phase.generate])
+        phases = [Phase.explicit, Phase.generate]
+        settings.register_profile("haste", deadline=None, phases=phases, max_examples=EXAMPLES)
         settings.load_profile("haste")
         items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))
 
@@ -388,6 +392,7 @@ class Loading(importlib.machinery.SourceFileLoader):
 def run_pytest(arguments: list[str], *plugins: object) -> int:
     """Run pytest in this process; return its exit code."""
     quick = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:cov", "-p", "no:xdist"]
+    quick += ["-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     return int(
         pytest.main([*quick, "--hypothesis-seed=0", *arguments], plugins=[InHaste(), *plugins])
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -292,6 +293,37 @@ async def test_a_reply_that_is_not_taken_as_a_whole_is_counted_as_far_as_it_was(
         await ours.send_all(b"hello")
     assert served.end is End.STALLED
     assert (served.conversation.received, served.conversation.sent) == (5, 1)
+
+
+class Hesitating(AsClient):
+    """A client that begins its handshake, and goes no further."""
+
+    async def do_handshake(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_a_handshake_that_has_just_gone_on_is_not_dropped_as_silent() -> None:
+    """The drain waits as long for it as for a message; then it is dropped."""
+    _ours, theirs = memory_stream_pair()
+    client = Hesitating(theirs)
+    conversation = Conversation(client)
+    ends: list[End] = []
+
+    async def run() -> None:
+        ends.append(await conversation.run())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await wait_all_tasks_blocked()
+        client.received = 1
+        conversation.inspect(100.0, LIMITS)
+        draining = replace(LIMITS, quiet_seconds=0.1, drain_began=100.05, end=End.SHUTDOWN)
+        conversation.inspect(100.06, draining)
+        await wait_all_tasks_blocked()
+        assert ends == []
+        conversation.inspect(100.11, draining)
+    assert ends == [End.SHUTDOWN]
+    assert conversation.dropped
 
 
 async def test_a_notice_that_is_not_taken_is_given_up(autojump_clock: MockClock) -> None:
