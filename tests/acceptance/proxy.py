@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import trio
 from benchmarks.servers import accepts, free_port
 
-from tests.acceptance.clients import dice_of, in_time, take_leave
+from tests.acceptance.clients import dice_of, in_time
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
 from tests.acceptance.servers import WatchedServer, expect_soon, hosting
 from tests.acceptance.talkers import NOTICE, QUIET_SECONDS
@@ -112,28 +112,39 @@ class Crowd:
     async def _be_client(self, number: int) -> None:
         while not self._over:
             with in_time("a conversation through haproxy did not end"):
-                async with await trio.open_tcp_stream(LOCALHOST, self._port) as stream:
-                    await self._converse(stream, f"client {number}")
+                await self._converse(f"client {number}")
             self.conversations += 1
 
-    async def _converse(self, stream: trio.SocketStream, name: str) -> None:
+    async def _converse(self, name: str) -> None:
         last = trio.current_time()
-        for turn in range(self._dice.randint(1, MOST_LINES)):
-            words = f"{name}, line {turn}: straße\n".encode()
-            now = trio.current_time()
-            pause, last = now - last, now
-            await stream.send_all(words)
-            answer = await receive(stream, len(upper(words)))
-            if answer != upper(words):
-                expect(
-                    pause >= QUIET_SECONDS and NOTICE.startswith(answer),
-                    f"{words!r}, sent {pause:.3f} s after others, was answered {answer!r}",
-                )
-                self.missed += 1
-                return
-            self.lines += 1
-            await trio.sleep(self._dice.uniform(0, MOST_REST_SECONDS))
-        await take_leave(stream)
+        async with await trio.open_tcp_stream(LOCALHOST, self._port) as stream:
+            for turn in range(self._dice.randint(1, MOST_LINES)):
+                words = f"{name}, line {turn}: straße\n".encode()
+                now = trio.current_time()
+                await stream.send_all(words)
+                answer = await receive(stream, len(upper(words)))
+                if answer != upper(words):
+                    expect_notice(answer, last, instead_of=f"an answer to {words!r}")
+                    self.missed += 1
+                    return
+                last = now
+                self.lines += 1
+                await trio.sleep(self._dice.uniform(0, MOST_REST_SECONDS))
+            await stream.send_eof()
+            if more := await receive_all(stream):
+                expect_notice(more, last, instead_of="the end")
+
+
+def expect_notice(answer: bytes, last: float, *, instead_of: str) -> None:
+    """Expect that `answer` is a notice of a server to which nothing was sent after the time `last`.
+
+    It may close a client that is quiet, and the client's next line, or its end, crosses that.
+    """
+    quiet = trio.current_time() - last
+    expect(
+        quiet >= QUIET_SECONDS and NOTICE.startswith(answer),
+        f"{quiet:.3f} s after what was said last there came {answer!r} instead of {instead_of}",
+    )
 
 
 def served(server: WatchedServer) -> int:
