@@ -311,6 +311,30 @@ def test_a_path_that_loses_large_messages(world: World) -> None:
     }
 
 
+# What a slow link takes each second, and how much of a message comes at a time, as in a TLS record.
+SLOW_BYTES_A_SECOND = 4000
+RECORD_BYTES = 16384
+
+
+async def slow(stream: HalfCloseable) -> None:
+    """Answer right, each piece when all of it has crossed a slow link."""
+    async for data in stream:
+        for begin in range(0, len(data), RECORD_BYTES):
+            piece = bytes(data[begin : begin + RECORD_BYTES])
+            await trio.sleep(len(piece) / SLOW_BYTES_A_SECOND)
+            await stream.send_all(piece.upper())
+
+
+def test_a_slow_link_is_not_one_that_loses_messages(world: World) -> None:
+    """A piece takes longer than a reply may keep us waiting, as smaller ones have foretold."""
+    world.meets(slow)
+    assert run(seconds=2, reply_timeout=3) == 0
+    lines = world.lines
+    assert lines.pop("round trip").startswith("8.00 ms")
+    assert lines.pop("bulk").startswith("0.00")
+    assert lines == {label: text for label, text in GOOD.items() if label != "round trip"}
+
+
 def test_a_path_that_loses_all_sizes(world: World) -> None:
     """Then the smallest one is the first."""
     world.meets(answering(lambda data: data.upper() if data != b"\n" else None))

@@ -184,6 +184,8 @@ class Checker:
         self._opened: Connection | None = None  # the last one
         self._tls_failed: Failed | None = None
         self._largest = 0
+        # How long a message takes, from the one before it: on a slow link that is no silence.
+        self._expected_seconds = 0.0
         #: The answers so far.
         self.findings: dict[Question, Finding] = {}
 
@@ -334,8 +336,9 @@ class Checker:
         for number, size in enumerate(SIZES):
             # A line of one byte is its end.
             message = make_message(number, size) if size > 1 else (b"\n", b"\n")
+            self._expected_seconds *= size / (self._largest or size)
             try:
-                await exchange(self._answering, *message, self._settings.reply_timeout)
+                self._expected_seconds = await exchange(self._answering, *message, self._timeout)
             except Failed as failed:
                 return Sized(
                     status=Status.FAILED, largest=self._largest, failed_at=size, failed=failed
@@ -381,7 +384,7 @@ class Checker:
 
     @property
     def _timeout(self) -> float:
-        return self._settings.reply_timeout or math.inf
+        return (self._settings.reply_timeout or math.inf) + self._expected_seconds
 
     async def _transfer(self) -> Finding:
         """Send without a pause for some seconds, and count what comes back."""
@@ -391,7 +394,8 @@ class Checker:
         failed = None
         try:
             self._stream = await open_stream(self._open, Retries(0))
-            bulk = _Bulk(self._stream, limit=self._settings.seconds, timeout=self._timeout)
+            limit = max(self._settings.seconds, self._expected_seconds)
+            bulk = _Bulk(self._stream, limit=limit, timeout=self._timeout)
             await watched(self._stream, bulk.run)
         except Failed as error:
             failed = error
