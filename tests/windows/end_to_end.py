@@ -4,6 +4,7 @@ Run by `python -m tests.windows`, which builds the machine that `MACHINE` names.
 runs under Wine; "here" is this machine.
 """
 
+import json
 import os
 import re
 import shutil
@@ -213,6 +214,58 @@ async def test_tls(on: On, folder: Path, server_side: Side) -> None:
         plain = await client(*where, "-m", "hello")
         assert plain.code == 1
         assert "wants TLS" in "\n".join(lines(plain))
+
+
+@pytest.mark.parametrize("server_side", ["here", "there"])
+async def test_check(on: On, server_side: Side) -> None:
+    """Every question has a good answer, from either system to the other, and to itself."""
+    on.side(server_side)
+    async with serving() as server:
+        for choose in (on.here, on.there):
+            choose()
+            ended = await run("check", LOCALHOST, str(server.port), "--seconds", "0.5", "--json")
+            assert (ended.code, ended.stderr) == (0, b"")
+            found = json.loads(ended.stdout)
+            assert found["verdict"]["text"] == "these two machines can talk over IPv4"
+            assert found["sizes"]["status"] == found["half_close"]["status"] == "ok"
+
+
+async def test_check_says_what_is_wrong(on: On) -> None:
+    """Nobody listens there."""
+    ended = await run("check", LOCALHOST, str(free_port()))
+    assert (ended.code, ended.stderr) == (1, b"")
+    assert b"these two machines cannot talk" in ended.stdout
+
+
+@pytest.mark.parametrize("server_side", ["here", "there"])
+async def test_a_fingerprint(on: On, folder: Path, server_side: Side) -> None:
+    """That of the certificate is all that a client needs; another one is refused."""
+    certificate = pair_file(folder, issue("elsewhere.lan"))
+    on.side(server_side)
+    name = there(certificate) if server_side == "there" else str(certificate)
+    async with serving("--tls-cert", name) as server:
+        fingerprint = (await server.event("certificate"))["fingerprint"]
+        on.there()
+        where = (LOCALHOST, str(server.port), "-m", "straße", "--tls-fingerprint")
+        assert await client(*where, fingerprint) == Ended(0, b"STRASSE\n", b"")
+        ended = await client(*where, "SHA256:" + ":".join(["00"] * 32))
+        assert (ended.code, ended.stdout) == (1, b"")
+        assert "fingerprint" in "\n".join(lines(ended))
+        assert b"Traceback" not in ended.stderr
+
+
+async def test_an_address_to_connect_from(on: On) -> None:
+    """The server sees it; one that is not this machine's is named in one line."""
+    on.here()
+    async with serving() as server:
+        on.there()
+        where = (LOCALHOST, str(server.port), "-m", "hello", "--bind")
+        assert await client(*where, "127.0.0.2") == Ended(0, b"HELLO\n", b"")
+        assert (await server.event("client connected"))["peer"].startswith("127.0.0.2:")
+        ended = await client(*where, "192.0.2.1")
+        assert (ended.code, ended.stdout) == (1, b"")
+        assert "192.0.2.1" in "\n".join(lines(ended))
+        assert b"Traceback" not in ended.stderr
 
 
 async def test_why_there_is_no_connection(on: On) -> None:
