@@ -1,4 +1,4 @@
-"""Tries the gates: ``python -m tests.acceptance``, from the project's folder.
+"""Runs the gates: ``python -m tests.acceptance``, from the project's root.
 
 Linux, loopback and namespaces of its own only. At full size it takes several minutes, and wants a
 machine that does little else. The exit code is 1 if a promise is broken.
@@ -117,7 +117,7 @@ def sizes_of(options: argparse.Namespace) -> Sizes:
 
 
 async def try_all(gates: Iterable[Gate], sizes: Sizes) -> list[Row]:
-    """Try one gate after the other, and print what came of each."""
+    """Run one gate after another and print the result of each."""
     console = make_console()
     rows: list[Row] = []
     for gate in gates:
@@ -134,13 +134,13 @@ async def try_all(gates: Iterable[Gate], sizes: Sizes) -> list[Row]:
 
 
 def say(text: str) -> None:
-    """Tell who is watching."""
+    """Print a line for whoever is watching."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try the gates that `arguments` ask for; return the exit code.
+    """Run the gates that `arguments` ask for; return the exit code.
 
     SIGINT, SIGTERM and SIGHUP end this process after all that it started.
     """

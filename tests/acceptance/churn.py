@@ -1,4 +1,4 @@
-"""Gate 2: very many rude clients."""
+"""Gate 2: a great many rude clients."""
 
 import random
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ SEED = 2
 
 
 async def come_and_go(server: Server, manners: Iterator[Manner], dice: random.Random) -> None:
-    """Be a client of the next manner, again and again, while there are any."""
+    """Play one manner of client after another until none is left."""
     for manner in manners:
         async with await server.connect() as stream:
             await manner(stream, dice)
 
 
 async def run(sizes: Sizes) -> str:
-    """Let them loose, some at a time."""
+    """Run them all, a limited number at a time."""
     manners, dice = islice(cycle(MANNERS), sizes.connects), dice_of(SEED)
     async with hosting() as server, neighbour(server) as answers:
         before = server.descriptors()

@@ -1,4 +1,4 @@
-"""Clients of many manners, each of which knows what it is owed; and the neighbour of them all."""
+"""Clients that behave in many ways, each of which knows what it is owed, and their neighbour."""
 
 import random
 import socket
@@ -34,14 +34,14 @@ def in_time(what: str, seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
 
 
 async def speak(stream: trio.abc.Stream, words: bytes, *, within: float = TIMEOUT_SECONDS) -> None:
-    """Say `words` and have them answered, right and in time (in seconds)."""
+    """Send `words` and expect the right reply within so many seconds."""
     with in_time(f"{words[:50]!r} was not answered", within):
         answer = await ask(stream, words)
     expect(answer == upper(words), f"{words[:50]!r} was answered {answer[:50]!r}")
 
 
 async def take_leave(stream: trio.SocketStream) -> None:
-    """Half-close with nothing owed, and see the server's end."""
+    """Half-close with nothing owed, and expect the server to end its side."""
     await stream.send_eof()
     with in_time("a half-close was not answered by one"):
         more = await receive_all(stream)
@@ -64,26 +64,26 @@ async def sends_garbage(stream: trio.SocketStream, dice: random.Random) -> None:
 
 
 async def sends_a_tls_hello(stream: trio.SocketStream, _dice: random.Random) -> None:
-    """Take the server for one that speaks TLS; read a little of what comes, and close."""
+    """Mistake the server for one that speaks TLS; read some of its reply, and close."""
     await stream.send_all(TLS_HELLO)
     await stream.receive_some()
 
 
 async def sends_much_and_resets(stream: trio.SocketStream, dice: random.Random) -> None:
-    """Reset the connection in the middle of bulk, when all is sent or nothing more is taken."""
+    """Reset the connection amid bulk, once all is sent or the server takes no more."""
     with trio.move_on_after(dice.uniform(0, LONGEST_STALL_SECONDS)):
         await stream.send_all(dice.randbytes(BULK_BYTES))
     reset(stream)
 
 
 async def resets(stream: trio.SocketStream, _dice: random.Random) -> None:
-    """Reset the connection with nothing said."""
+    """Reset the connection without having sent anything."""
     await trio.lowlevel.checkpoint()
     reset(stream)
 
 
 async def sends_urgent_data(stream: trio.SocketStream, _dice: random.Random) -> None:
-    """Have a line answered that has an urgent byte in it (MSG_OOB, send(2)), and take leave."""
+    """Exchange a line that has an urgent byte in it (MSG_OOB, send(2)), and half-close."""
     await stream.send_all(b"one ")
     await stream.socket.send(b"!", socket.MSG_OOB)
     await stream.send_all(b" two\n")
@@ -94,7 +94,7 @@ async def sends_urgent_data(stream: trio.SocketStream, _dice: random.Random) -> 
 
 
 async def is_polite(stream: trio.SocketStream, dice: random.Random) -> None:
-    """Have words answered, and take leave."""
+    """Exchange a message, and half-close."""
     await speak(stream, f"{dice.random()}: straße\n".encode())
     await take_leave(stream)
 
@@ -112,7 +112,7 @@ MANNERS: tuple[Manner, ...] = (
 
 
 def make_tls_hello() -> bytes:
-    """Return what a TLS client says first."""
+    """Return the first message of a TLS client."""
     hello = ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
@@ -127,13 +127,13 @@ TLS_HELLO = make_tls_hello()
 
 
 async def stalls_in_the_handshake(stream: trio.SocketStream, dice: random.Random) -> None:
-    """Say nothing, or the beginning of a handshake; wait, and close."""
+    """Send nothing, or the start of a handshake; wait, then close."""
     await stream.send_all(TLS_HELLO[: dice.randrange(len(TLS_HELLO))])
     await trio.sleep(dice.uniform(0, LONGEST_STALL_SECONDS))
 
 
 async def is_polite_over_tls(stream: trio.SocketStream, dice: random.Random) -> None:
-    """Shake hands, have words answered, and end TLS."""
+    """Complete the handshake, exchange a message, and end TLS properly."""
     tls = trio.SSLStream(stream, insecure_tls(), https_compatible=False)
     with in_time("a TLS handshake was not finished"):
         await tls.do_handshake()
@@ -152,7 +152,7 @@ def insecure_tls() -> ssl.SSLContext:
 
 @dataclass(slots=True)
 class Answers:
-    """What a neighbour got: how many answers, and the slowest of them in seconds."""
+    """What a neighbour received: how many replies, and how long the slowest took, in seconds."""
 
     count: int = 0
     slowest: float = 0.0
@@ -163,7 +163,7 @@ class Answers:
 
 @asynccontextmanager
 async def neighbour(server: Server) -> AsyncGenerator[Answers]:
-    """While the block runs, ask one question after the other; each is answered, right, in time."""
+    """While the block runs, send one message after another; each reply is right, and in time."""
     answers = Answers()
     async with await server.connect() as stream, trio.open_nursery() as nursery:
         await speak(stream, b"may I?")
@@ -183,18 +183,18 @@ async def _ask_on(stream: trio.SocketStream, answers: Answers) -> None:
 
 
 def peer_name(stream: trio.SocketStream) -> str:
-    """Return the name that the server's log has for the client at this end."""
+    """Return how the server's log names the client at this end."""
     host, port = stream.socket.getsockname()[:2]
     return f"{host}:{port}"
 
 
 def dice_of(seed: int) -> random.Random:
-    """Return dice that fall alike in each run."""
+    """Return a random generator that is the same in every run."""
     return random.Random(seed)
 
 
 class Reply:
-    """The reply to one piece of text that is sent over and over."""
+    """The reply to a piece of text that is sent over and over."""
 
     def __init__(self, piece: bytes) -> None:
         self._ring = Ring(upper(piece), 1)

@@ -1,4 +1,4 @@
-"""Gate 1: very many clients at once."""
+"""Gate 1: a great many clients at once."""
 
 import trio
 
@@ -7,10 +7,10 @@ from tests.acceptance.gate import Gate, Sizes, expect
 from tests.acceptance.servers import KIB, MIB, expect_no_descriptor_left, hosting, need_descriptors
 from tests.helpers.program import Server
 
-# Connections on their way at a time: far from what fills a backlog.
+# Connections being made at a time: far fewer than fill a backlog.
 AT_ONCE = 200
 
-# Clients before anything is measured: what a server makes only once is made by then.
+# Clients before anything is measured, so that what a server allocates once is there.
 WARM = 100
 
 # Memory for a client, in bytes.
@@ -20,12 +20,12 @@ MOST_EACH = 6 * KIB
 # would double it.
 MOST_SECOND_TIME = 1.1
 
-# What an allocator rounds to, in bytes; of no weight with thousands of clients.
+# What an allocator rounds to, in bytes; negligible with thousands of clients.
 SLACK = 2 * MIB
 
 
 class Party:
-    """Clients who wait for each other: nobody speaks up before all are there."""
+    """Clients that wait for each other: none goes on before all are connected."""
 
     def __init__(self, guests: int) -> None:
         self._missing = guests
@@ -33,14 +33,14 @@ class Party:
         self.begins = trio.Event()
 
     def arrive(self) -> None:
-        """Be there."""
+        """Count one more as connected."""
         self._missing -= 1
         if not self._missing:
             self.complete.set()
 
 
 async def attend(server: Server, number: int, door: trio.CapacityLimiter, party: Party) -> None:
-    """Come, be answered, wait until all are there, be answered again, and leave."""
+    """Connect, exchange a message, wait for the others, exchange another, and leave."""
     async with door:
         stream = await server.connect()
     async with stream:
@@ -52,7 +52,7 @@ async def attend(server: Server, number: int, door: trio.CapacityLimiter, party:
 
 
 async def visit(server: Server, clients: int) -> int:
-    """Have so many clients at once; return the server's memory while all are there, in bytes."""
+    """Connect so many clients at once; return the server's memory meanwhile, in bytes."""
     door, party = trio.CapacityLimiter(AT_ONCE), Party(clients)
     before = server.descriptors()
     async with trio.open_nursery() as nursery:
@@ -66,7 +66,7 @@ async def visit(server: Server, clients: int) -> int:
 
 
 async def run(sizes: Sizes) -> str:
-    """Have the clients come twice."""
+    """Connect the crowd twice."""
     need_descriptors(sizes.clients)
     places = str(max(sizes.clients, WARM))
     async with hosting("--max-clients", places) as server:

@@ -12,13 +12,13 @@ from tests.acceptance.servers import WatchedServer, expect_soon, hosting
 # Descriptors that the server may have open (RLIMIT_NOFILE).
 LIMIT = 64
 
-# Of these so many must be clients, or the reserve is too large.
+# So many of these must be clients, or the reserve is too large.
 FEWEST_SERVED = 16
 
-# How often the house is full: what was lost in the first turn is missing in the second.
+# How often every place is filled: what the first round leaks is missing in the second.
 TURNS = 2
 
-# The share of a processor that it may use then; one that spins uses all of it.
+# The share of a core that it may use then; a busy loop uses all of it.
 MOST_BUSY = 0.3
 
 
@@ -30,14 +30,14 @@ async def enter(
 
 
 async def busy(server: WatchedServer, seconds: float) -> float:
-    """Return the share of a processor that the server uses when nobody asks it anything."""
+    """Return the share of a core that the server uses while it is asked nothing."""
     before = server.cpu()
     await trio.sleep(seconds)
     return (server.cpu() - before) / seconds
 
 
 async def fill_once(server: WatchedServer, places: int, sizes: Sizes) -> float:
-    """Fill the house, have a crowd want in, let all leave; return how busy the server was."""
+    """Fill every place, bring a crowd, let all leave; return how busy the server was."""
     refused = server.passed("client refused") + sizes.wanting
     async with AsyncExitStack() as house:
         inside = await enter(server, house, places)
@@ -58,7 +58,7 @@ async def fill_once(server: WatchedServer, places: int, sizes: Sizes) -> float:
 
 
 async def run(sizes: Sizes) -> str:
-    """Fill the house again and again."""
+    """Fill every place, several times."""
     prlimit = shutil.which("prlimit")
     if prlimit is None:
         raise Skipped("needs prlimit")

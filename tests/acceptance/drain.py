@@ -16,14 +16,14 @@ from tests.helpers.program import one
 # than what makes it quiet.
 POURING, RESTING = 10, 3
 
-# Beyond the time that clients talk: nobody has to be cut, on the slowest machine.
+# Longer than the clients talk: none has to be cut, even on the slowest machine.
 MORE_GRACE_SECONDS = 20.0
 
 SEED = 6
 
 
 class Party:
-    """The clients of one server, and when they have had enough: each some time after the stop."""
+    """The clients of one server, and when they stop talking: each some time after the stop."""
 
     def __init__(self, server: WatchedServer, longest: float) -> None:
         self._server = server
@@ -33,7 +33,7 @@ class Party:
         self.talkers: list[Talker] = []
 
     async def take_part(self, number: int) -> None:
-        """Be one of them."""
+        """Be one of the clients."""
         after = self._dice.uniform(0, self._longest)
         async with await self._server.connect() as stream:
             talker = Talker(stream, f"client {number}")
@@ -63,7 +63,7 @@ class Party:
 
 
 async def stop_under_load(sizes: Sizes, *options: str) -> str:
-    """Stop a server in the middle of the talk, which goes on for a while; `options` are its."""
+    """Stop a server, run with `options`, amid clients that talk on for a while."""
     async with hosting("--grace", str(sizes.talk + MORE_GRACE_SECONDS), *options) as server:
         party = Party(server, sizes.talk)
         async with trio.open_nursery() as nursery:

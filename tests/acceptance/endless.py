@@ -22,13 +22,13 @@ MEGABYTE = 1_000_000
 
 WARM = 0.1
 
-# From then on, in bytes: none, up to what an allocator rounds to.
+# Allowed from then on, in bytes: none but what an allocator rounds to.
 MOST_GROWN = 4 * MIB
 
-# To take from the client at a time.
+# Bytes to read from the client at a time.
 PIPE_BYTES = 256 * KIB
 
-# Between two looks at the memory, in seconds.
+# Between two samples of the memory, in seconds.
 CHECK_SECONDS = 0.05
 
 
@@ -42,7 +42,7 @@ def most_in_flight() -> int:
 
 
 class Growth:
-    """How much more memory than at the first look a process ever had, in bytes."""
+    """By how much a process's memory has ever exceeded its first sample, in bytes."""
 
     def __init__(self, memory: Callable[[], int]) -> None:
         self._memory = memory
@@ -50,14 +50,14 @@ class Growth:
         self.most = 0
 
     def look(self) -> None:
-        """Look how much it has now."""
+        """Take a sample."""
         now = self._memory()
         self._first = self._first or now
         self.most = max(self.most, now - self._first)
 
 
 async def watch(begin: trio.Event, growths: Sequence[Growth]) -> None:
-    """Look again and again from `begin` on."""
+    """Sample it again and again, from `begin` on."""
     await begin.wait()
     while True:
         for growth in growths:
@@ -77,13 +77,13 @@ class Conversation:
         self.warm = trio.Event()
 
     async def feed(self) -> None:
-        """Send the message, whole pieces of it, and its end."""
+        """Send the message piece by piece, then its end."""
         async with self._input:
             for _ in range(self._size // len(PIECE)):
                 await self._input.send_all(PIECE)
 
     async def compare(self) -> None:
-        """Compare what comes with what is owed, up to the end, and see that all has come."""
+        """Compare what comes with what is owed, and expect all of it."""
         while data := await self._output.receive_some(PIPE_BYTES):
             self._reply.take(bytes(data))
             if self._reply.received > self._size * WARM:
@@ -93,7 +93,7 @@ class Conversation:
 
 
 async def converse(port: int, size: int, server: Growth) -> Growth:
-    """Send so many bytes through the client, and compare all that comes; return its growth.
+    """Send so many bytes through the client and compare every reply; return its growth.
 
     It must end with 0 (`subprocess.CalledProcessError`).
     """
@@ -111,7 +111,7 @@ async def converse(port: int, size: int, server: Growth) -> Growth:
 
 
 async def run(sizes: Sizes) -> str:
-    """Watch the memory of both sides meanwhile."""
+    """Send it, and watch the memory of both sides."""
     size = sizes.megabytes * MEGABYTE
     began = trio.current_time()
     async with hosting() as host:

@@ -1,4 +1,4 @@
-"""What a gate is, how big it is run, and how one is tried: bounded in time, and one row it ends."""
+"""What a gate is, at what size it runs, and how: within a time limit, to one row of a table."""
 
 import enum
 import textwrap
@@ -17,7 +17,7 @@ SIGNAL_SECONDS = 0.1
 
 
 class Verdict(enum.StrEnum):
-    """What came of a gate."""
+    """The result of a gate."""
 
     KEPT = "kept"
     BROKEN = "broken"
@@ -25,11 +25,11 @@ class Verdict(enum.StrEnum):
 
 
 class Broken(Exception):
-    """A promise was seen broken; the text says in what way."""
+    """A promise is broken; the text says how."""
 
 
 class Skipped(Exception):
-    """A gate cannot be run here; the text says in a word what is missing."""
+    """A gate cannot be run here; the text names what is missing."""
 
 
 def expect(holds: object, otherwise: str) -> None:
@@ -139,7 +139,7 @@ SMALL = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A promise, and the way to see whether it is kept.
+    """A promise, and the test of whether it is kept.
 
     `run` returns what it saw, or raises `Broken` or `Skipped`; whatever else it raises is a broken
     promise, too. `doing` says what is done, with the names of `Sizes` in braces. `limit` is how
@@ -159,7 +159,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What came of one gate: `seen` for the table, `error` if something unforeseen went wrong."""
+    """The result of one gate: `seen` for the table, `error` if something unforeseen went wrong."""
 
     gate: Gate
     verdict: Verdict
@@ -169,7 +169,7 @@ class Row:
 
 
 async def attempt(gate: Gate, sizes: Sizes) -> Row:
-    """Try a gate, for no longer than its limit.
+    """Run a gate for no longer than its limit.
 
     Error handling: only what is no `Exception` escapes, such as a cancellation from outside.
     """
@@ -180,7 +180,7 @@ async def attempt(gate: Gate, sizes: Sizes) -> Row:
             seen = await gate.run(sizes)
         if scope.cancelled_caught:
             verdict, seen = Verdict.BROKEN, f"it did not end within {limit:.0f} s"
-    except* Exception as failures:  # what else there is, a cancellation, goes on
+    except* Exception as failures:  # anything else, such as a cancellation, goes on
         verdict, seen, error = judge(failures)
         await trio.sleep(SIGNAL_SECONDS)
     seconds = trio.current_time() - began
@@ -188,7 +188,7 @@ async def attempt(gate: Gate, sizes: Sizes) -> Row:
 
 
 def judge(failure: Exception) -> tuple[Verdict, str, Exception | None]:
-    """Return the verdict, what to show, and the failure itself if nobody foresaw it.
+    """Return the verdict, what to show, and the failure itself if it was unforeseen.
 
     Of several things that went wrong at once, what a gate has words for comes first: the others
     mostly follow from it.

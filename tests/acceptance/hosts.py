@@ -31,7 +31,7 @@ EVERYWHERE = ("--host", "0.0.0.0", "--host", "::")
 
 COMMAND_SECONDS = 10.0
 
-# As many as are there when the cable is cut, and as the server has places.
+# Clients that are connected when the cable is cut; the server has no more places.
 CLIENTS = 2
 
 # Beyond a time-out, in seconds: an inspection, a notice that nobody receives, a busy machine.
@@ -58,7 +58,7 @@ class Host:
         await ip("-n", self.namespace, *words)
 
     async def plug_in(self) -> None:
-        """Give the cable's end its addresses; there is nobody else who could have them (nodad)."""
+        """Give this end of the cable its addresses; no other host can have them (nodad)."""
         await self.ip("link", "set", "lo", "up")
         await self.ip("link", "set", END, "addrgenmode", "none")
         await self.ip("address", "add", f"{self.ipv4}/24", "dev", END)
@@ -68,7 +68,7 @@ class Host:
 
 
 async def ip(*words: str) -> None:
-    """Run ip(8); raise `Skipped` if it fails: this system does not let us."""
+    """Run ip(8); raise `Skipped` if it fails, for then this system does not allow it."""
     with trio.fail_after(COMMAND_SECONDS):
         done = await trio.run_process(["ip", *words], capture_stderr=True, check=False)
     if done.returncode:
@@ -77,7 +77,7 @@ async def ip(*words: str) -> None:
 
 @asynccontextmanager
 async def two_hosts(name: str) -> AsyncGenerator[tuple[Host, Host]]:
-    """While the block runs there are two hosts, the server's and the client's, and a cable."""
+    """Two hosts, the server's and the client's, joined by a cable while the block runs."""
     if os.geteuid():
         raise Skipped("needs root")
     if shutil.which("ip") is None:
@@ -102,7 +102,7 @@ async def two_hosts(name: str) -> AsyncGenerator[tuple[Host, Host]]:
 
 @asynccontextmanager
 async def namespace(name: str) -> AsyncGenerator[None]:
-    """While the block runs there is a network namespace of this name."""
+    """A network namespace of this name, while the block runs."""
     with trio.CancelScope(shield=True):  # or nobody would know whether it is there
         await ip("netns", "add", name)
     try:
@@ -113,7 +113,7 @@ async def namespace(name: str) -> AsyncGenerator[None]:
 
 
 async def ask_from(host: Host, address: str, port: int) -> None:
-    """Have a client on `host` ask one question."""
+    """Send one message from a client on `host`."""
     ended = await run_program("client", address, str(port), "-m", "Straße", prefix=host.prefix)
     expect(
         (ended.code, ended.stdout) == (0, b"STRASSE\n"),
@@ -122,7 +122,7 @@ async def ask_from(host: Host, address: str, port: int) -> None:
 
 
 async def reach(here: Host, there: Host) -> None:
-    """Ask by each address, of a server that listens everywhere and of one that does not."""
+    """Try each address, with a server that listens everywhere and one that does not."""
     async with hosting(*EVERYWHERE, prefix=here.prefix) as server:
         for address in (SERVER_IPV4, SERVER_IPV6, SCOPED):
             await ask_from(there, address, server.port)
@@ -165,13 +165,13 @@ async def _take_all(stream: trio.abc.ReceiveStream, flowing: trio.Event) -> None
 
 
 async def say(process: trio.Process, words: bytes) -> None:
-    """Give words to a client."""
+    """Write words to a client's input."""
     assert process.stdin
     await process.stdin.send_all(words)
 
 
 async def hear(process: trio.Process, words: bytes) -> None:
-    """Have a client say these words."""
+    """Expect these words from a client."""
     assert process.stdout
     with in_time(f"{words!r} was not heard"):
         heard = await receive(process.stdout, len(words))
@@ -179,7 +179,7 @@ async def hear(process: trio.Process, words: bytes) -> None:
 
 
 async def notices(process: trio.Process, within: float) -> None:
-    """See a client end, and say that it was not answered, within so many seconds."""
+    """Expect a client to end within so many seconds, saying that it had no reply."""
     assert process.stderr
     with in_time("a client did not notice that the cable was cut", within):
         code = await process.wait()
@@ -211,7 +211,7 @@ async def cut(server: WatchedServer, there: Host, at: Host, address: str, limit:
 
 
 async def cut_and_mend(here: Host, there: Host, at: Host, address: str, limit: float) -> None:
-    """Cut the cable at one of the hosts; when it is mended, there is a place again."""
+    """Cut the cable at one of the hosts; once it is mended, a client finds a place again."""
     text = str(limit)
     times = ("--idle-timeout", text, "--write-timeout", text, "--max-clients", str(CLIENTS))
     async with hosting(*EVERYWHERE, *times, prefix=here.prefix) as server:

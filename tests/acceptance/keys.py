@@ -17,7 +17,7 @@ from tests.helpers.terminals import ENTER, PASTE_END, PASTE_START, Terminal, ter
 ACTIONS = 40
 LONGEST_PAUSE_SECONDS = 0.1
 
-# A terminal is not that small or large, but the kernel takes it.
+# No terminal is that small or large, but the kernel allows it.
 SIZES = ((24, 80), (1, 1), (2, 5), (50, 200), (200, 500), (24, 10))
 
 SEQUENCES = (
@@ -30,7 +30,7 @@ SEQUENCES = (
     "\x1b[<0;10;10M",
     "\x1b[200~",  # a paste that does not end
     "\x1b[201~",
-    "\x1b[1;5R",  # where the cursor is, which nobody has asked for
+    "\x1b[1;5R",  # a cursor position that nobody asked for
     "\x1b]0;title\x07",
     "\x1b[999999999999C",
     "\x1b[?1;2c",
@@ -54,7 +54,7 @@ PASTE_MODE = re.compile(rb"\x1b\[\?2004([hl])")
 
 
 class House:
-    """A server that is restarted on its port when it is told so."""
+    """A server that is restarted on its port on request."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -63,7 +63,7 @@ class House:
         self._ready = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Be one server after the other."""
+        """Run one server after another."""
         first = True
         while True:
             async with serving("--port", str(self.port)) as server:
@@ -103,7 +103,7 @@ class Desk:
         self.ended.set()
 
     async def mishandle(self) -> None:
-        """Do one thing after the other, until the client has had enough."""
+        """Do one thing after another, until the client is to end."""
         actions = [self._type_text, self._type_bytes, self._type_sequence, self._paste, self._enter]
         rare = [self._resize, self._signal, self._stop, self._restart]
         for _ in range(ACTIONS):
@@ -159,7 +159,7 @@ class Desk:
 
 
 async def sit_down(house: House, dice: random.Random, folder: str) -> None:
-    """Mishandle one client until it ends; see that it says no traceback and leaves all sane."""
+    """Mishandle one client until it ends; expect no traceback, and a sane terminal."""
     environ = {"TERM": dice.choice(["xterm-256color", "dumb"]), "XDG_STATE_HOME": folder}
     async with terminal("client", LOCALHOST, str(house.port), environ=environ) as person:
         desk = Desk(person, house, dice)
@@ -185,7 +185,7 @@ def judge(code: int | None, person: Terminal) -> None:
 
 
 async def run(sizes: Sizes) -> str:
-    """Sit down again and again, for so many seconds."""
+    """Mishandle one client after another, for so many seconds."""
     house, sessions = House(), 0
     with TemporaryDirectory() as folder:
         async with trio.open_nursery() as nursery:

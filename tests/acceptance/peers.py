@@ -27,7 +27,7 @@ async def relay(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> No
 
 
 async def end_both_ways(client: trio.abc.Stream, *, port: int) -> None:
-    """Be a proxy as simple as some are: when one side ends, the connection ends both ways."""
+    """Be a proxy of the simple kind: when one side ends, both directions end."""
     async with (
         await trio.open_tcp_stream(LOCALHOST, port) as server,
         trio.open_nursery() as nursery,
@@ -62,7 +62,7 @@ async def through_proxy(text: bytes) -> None:
 
 
 async def change(stream: trio.abc.Stream, *, position: int) -> None:
-    """Be a server that has one byte of its replies wrong, in the form of a letter."""
+    """Be a server whose replies have one wrong byte, a letter."""
     sent = 0
     while data := bytes(await stream.receive_some(READ_BYTES)):
         reply = bytearray(upper(data))
@@ -73,7 +73,7 @@ async def change(stream: trio.abc.Stream, *, position: int) -> None:
 
 
 async def meet_wrong_server(position: int) -> None:
-    """See that the client ends at the first wrong byte, says where that is, and shows no more."""
+    """Expect the client to end at the first wrong byte, say where it is, and show no more."""
     text = b"abcdefghijklmnopqrstuvw\n" * (position // 24 + 10)
     async with peer(partial(change, position=position)) as port:
         done = await client(port, stdin=text)

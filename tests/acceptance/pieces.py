@@ -71,7 +71,7 @@ def example(dice: random.Random) -> list[bytes]:
 
 
 def transform(pieces: Sequence[bytes]) -> None:
-    """Feed an example to the transform; each piece brings all that is whole by then."""
+    """Feed an example to the transform; each piece must yield all that is complete by then."""
     transform, sent, got = Uppercaser(), b"", b""
     for piece in pieces:
         sent, got = sent + piece, got + transform.feed(piece)
@@ -81,7 +81,7 @@ def transform(pieces: Sequence[bytes]) -> None:
 
 
 async def converse(server: WatchedServer, pieces: Sequence[bytes]) -> None:
-    """Send an example to the server; wait after each piece for all that is whole by then."""
+    """Send an example to the server; after each piece expect all that is complete by then."""
     sent = got = b""
     async with await server.connect() as stream:
         with in_time(f"{list(pieces)!r} was not answered in full"):

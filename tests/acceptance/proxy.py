@@ -48,21 +48,21 @@ MOST_LINES = 80
 # Between two lines: less than the quiet after which a server that stops sends its notice.
 MOST_REST_SECONDS = 0.02
 
-# For haproxy to stop giving out a server, in seconds; what it gave out is accepted by then.
+# For haproxy to stop using a server, in seconds; what it has connected is accepted by then.
 SETTLED_SECONDS = 0.2
 
 SEED = 12
 
 
 class Proxy:
-    """An haproxy that runs, and the socket by which it is told what to do."""
+    """A running haproxy, and the socket that it takes commands on."""
 
     def __init__(self, port: int, admin: Path) -> None:
         self.port = port
         self._admin = admin
 
     async def tell(self, command: str) -> None:
-        """Give a command; what it answers is an error (haproxy management guide, 9.3)."""
+        """Give a command; any answer is an error (haproxy management guide, 9.3)."""
         async with await trio.open_unix_socket(self._admin) as stream:
             await stream.send_all(command.encode() + b"\n")
             answer = (await receive_all(stream)).decode().strip()
@@ -100,11 +100,11 @@ class Crowd:
         self.missed = 0
 
     def stop(self) -> None:
-        """Have no more conversations than those that go on."""
+        """Begin no more conversations."""
         self._over = True
 
     async def run(self, count: int) -> None:
-        """Be so many clients until told to stop."""
+        """Run so many clients until `stop` is called."""
         async with trio.open_nursery() as nursery:
             for number in range(count):
                 nursery.start_soon(self._be_client, number)

@@ -17,10 +17,10 @@ from tests.acceptance.talkers import NOTICE
 from tests.helpers.certificates import issue, pair_file
 from tests.helpers.streams import receive_all, upper
 
-# Nobody is waited for that long: what takes it is broken.
+# Nothing takes this long unless it is broken.
 GRACE_SECONDS = 60.0
 
-# A stop that waits for nobody but those who talk ends sooner than this.
+# A stop that waits only for clients that talk is over sooner than this.
 SOON_SECONDS = 20.0
 
 # The clients of the load go on sending for this long after the stop.
@@ -34,12 +34,12 @@ def words_of(number: int) -> bytes:
 async def enter(
     server: WatchedServer, stack: AsyncExitStack, count: int
 ) -> list[trio.SocketStream]:
-    """Connect to a server that accepts nobody just now: its kernel does."""
+    """Connect to a server that accepts nothing just now: its kernel does."""
     return [await stack.enter_async_context(await server.connect()) for _ in range(count)]
 
 
 async def expect_answers(streams: Sequence[trio.abc.Stream]) -> None:
-    """See that each has its reply, the notice, and an end."""
+    """Expect each to have its reply, the notice and an end."""
     for number, stream in enumerate(streams):
         wanted = upper(words_of(number)) + NOTICE
         with in_time(f"newcomer {number} had no end"):
@@ -69,7 +69,7 @@ async def stop_with_a_queue(newcomers: int, *options: str) -> None:
 
 
 async def stop_beside_load(sizes: Sizes) -> None:
-    """Do the same beside clients that talk all the time, and on."""
+    """Do the same beside clients that talk all the time, and go on after the stop."""
     with TemporaryDirectory() as folder:
         watch = await make_stopwatch(Path(folder))
         async with hosting("--grace", str(GRACE_SECONDS)) as server, AsyncExitStack() as stack:

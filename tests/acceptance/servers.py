@@ -1,4 +1,4 @@
-"""Servers that stand at a gate: started, watched and ended as in the end-to-end tests."""
+"""The servers of the gates: started, watched and ended as in the end-to-end tests."""
 
 import json
 import os
@@ -58,11 +58,11 @@ class WatchedServer(Server):
         return sum(counts[key] for key in counts if key[0] == event and end in {None, key[1]})
 
     async def watch(self) -> None:
-        """Take what it writes, until it ends."""
+        """Read what it writes, until it ends."""
         await self._read()
 
     async def end(self) -> None:
-        """See to it that it has ended, whatever that takes.
+        """Make sure that it has ended, whatever that takes.
 
         One whose log nobody reads any more would wait for that when it is told to stop.
         """
@@ -134,7 +134,7 @@ async def hosting(
 
 @asynccontextmanager
 async def frozen(server: WatchedServer) -> AsyncGenerator[None]:
-    """Have a server stand still while the block runs."""
+    """Freeze a server while the block runs."""
     server.send(signal.SIGSTOP)
     try:
         yield
@@ -150,7 +150,7 @@ def need_descriptors(connections: int) -> None:
 
 
 async def expect_soon(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
-    """Wait until `condition` holds; raise `Broken` with the text of `otherwise` if that is long."""
+    """Wait until `condition` holds; raise `Broken` with the text of `otherwise` if it does not."""
     try:
         await eventually(condition)
     except trio.TooSlowError as error:
@@ -158,7 +158,7 @@ async def expect_soon(condition: Callable[[], bool], otherwise: Callable[[], str
 
 
 async def expect_no_descriptor_left(server: Server, before: int) -> None:
-    """Wait until a server has no more descriptors than `before`; raise `Broken` if that is long."""
+    """Wait until a server has no more descriptors than `before`; raise `Broken` if it keeps any."""
     await expect_soon(
         lambda: server.descriptors() <= before,
         lambda: f"{server.descriptors() - before} descriptors were left",

@@ -88,7 +88,7 @@ class Crowd:
             self.stuck.set()
 
     async def never_read(self) -> None:
-        """Take nothing, until the server has had the time to cut the connection."""
+        """Read nothing until the server has had time to cut the connection."""
         async with await self.server.connect(receive_buffer=SMALL_BUFFER) as stream:
             slow = Slow(stream)
             async with trio.open_nursery() as nursery:
@@ -99,7 +99,7 @@ class Crowd:
                 slow.stop()
 
     async def drip(self) -> None:
-        """Take a little at a time, in the end all that is owed."""
+        """Read a little at a time, in the end all that is owed."""
         async with await self.server.connect(receive_buffer=SMALL_BUFFER) as stream:
             try:
                 await self._drip(stream)
@@ -157,7 +157,7 @@ async def beside(crowd: Crowd, watch: Stopwatch, sizes: Sizes) -> Found:
 
 
 def judge_ends(stalled: Sequence[Event], sizes: Sizes) -> None:
-    """See that the never-readers were cut, in time, and nobody else."""
+    """Expect that the never-readers were cut in time, and no one else."""
     cut = len(stalled)
     expect(cut == sizes.never_readers, f"{cut} were cut, not {sizes.never_readers}")
     first, last = (pick(event["seconds"] for event in stalled) for pick in (min, max))

@@ -64,7 +64,7 @@ MOST_GROWN = 2 * MIB
 # For a client's process to start, more or less.
 START_SECONDS = 0.3
 
-# What it is fed, and the time between two meals.
+# What it is fed, and the pause between two portions.
 LINES = b"the quick brown fox jumps over the lazy dog\n" * 100
 MEAL_SECONDS = 0.05
 

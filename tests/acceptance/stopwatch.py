@@ -31,7 +31,7 @@ NANOSECONDS = 1e6
 
 
 def by_time(latency: Histogram) -> Histogram:
-    """Count each round trip for as long as it took, in whole nanoseconds.
+    """Weight each round trip by how long it took, in whole nanoseconds.
 
     A client that waits for each answer asks seldom while the server is slow. Of a server that
     stands still half of the time only one answer in hundreds would be late.

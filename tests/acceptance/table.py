@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tests.acceptance.gate import Row, Verdict
 
-# Characters. What is no terminal, or a narrow one, is written to as if it were so wide.
+# Characters. What is not a terminal, or is a narrow one, is taken to be this wide.
 NARROWEST = 100
 
 # What the columns are called, and their shares of the width; 0: as wide as need be.

@@ -40,7 +40,7 @@ int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event) {
 
 
 async def visit(server: WatchedServer) -> None:
-    """Come, and take whatever comes of it."""
+    """Connect, and accept whatever happens."""
     async with await server.connect() as stream:
         try:
             await stream.send_all(b"hello\n")
@@ -52,7 +52,7 @@ async def visit(server: WatchedServer) -> None:
 
 
 async def use_up(server: WatchedServer, full: trio.Path, sizes: Sizes) -> None:
-    """Have clients come while nothing more can be watched; those inside are served meanwhile."""
+    """Connect clients while nothing more can be watched; those already there are served."""
     async with AsyncExitStack() as stack:
         inside = [await stack.enter_async_context(await server.connect()) for _ in range(3)]
         for stream in inside:
@@ -70,7 +70,7 @@ async def use_up(server: WatchedServer, full: trio.Path, sizes: Sizes) -> None:
 
 
 async def run(sizes: Sizes) -> str:
-    """Let nothing more be watched for a while, twice."""
+    """Let nothing more be watched for a while, and do so twice."""
     with TemporaryDirectory() as name:
         source, library, full = (Path(name, part) for part in ("watches.c", "watches.so", "full"))
         source.write_text(LIBRARY)

@@ -85,7 +85,7 @@ async def workers(server: WatchedServer, count: int) -> dict[int, int]:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
+    """Tell whether there is such a process that has not ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -119,14 +119,14 @@ async def kill_worker(server: WatchedServer, pids: dict[int, int], some: list[Ca
 
 
 async def greet(server: WatchedServer, count: int) -> None:
-    """Be so many new clients."""
+    """Connect so many new clients, one after another."""
     for number in range(count):
         async with await server.connect() as stream:
             await speak(stream, b"new client %d\n" % number)
 
 
 async def kill_parent(sizes: Sizes) -> None:
-    """Kill the parent under load: no worker is left."""
+    """Kill the parent under load: no worker may be left."""
     pids: dict[int, int] = {}
     try:
         async with hosting(*OPTIONS, *SHORT_GRACE, code=-signal.SIGKILL) as server:

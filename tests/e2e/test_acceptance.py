@@ -56,7 +56,7 @@ def make_gate(run: Callable[[Sizes], Awaitable[str]], number: int = 99) -> Gate:
     ],
 )
 async def test_a_small_form_of_each_gate(number: int) -> None:
-    """The promise is kept, or there is a reason why that cannot be seen here."""
+    """The promise is kept, or there is a reason why it cannot be tested here."""
     row = await attempt(driver.GATES[number], SMALL)
     if row.verdict is Verdict.SKIPPED:
         pytest.skip(row.seen)
@@ -102,7 +102,7 @@ async def test_a_promise_that_is_kept() -> None:
     ],
 )
 async def test_a_gate_that_fails(failure: Exception, verdict: Verdict, seen: str) -> None:
-    """It is the words of the gate that count; what nobody foresaw is kept to be shown."""
+    """The gate's own words come first; an unforeseen failure is kept, to be shown."""
 
     async def run(_: Sizes) -> str:
         await trio.lowlevel.checkpoint()
@@ -127,7 +127,7 @@ async def test_a_gate_that_does_not_end(autojump_clock: trio.abc.Clock) -> None:
 
 
 def test_the_driver(capsys: pytest.CaptureFixture[str]) -> None:
-    """It tries what is asked for, at the sizes that are asked for, and ends with 0."""
+    """It runs what is asked for, at the sizes that are asked for, and exits with 0."""
     assert driver.main(["pieces", "--small", "--examples", "5"]) == 0
     said = capsys.readouterr()
     assert "gate 7: 5 examples of random and broken UTF-8" in said.err
@@ -138,7 +138,7 @@ def test_the_driver(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_driver_of_broken_promises(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They make it end with 1; skipped ones do not; a failure that nobody foresaw is shown."""
+    """They make the exit code 1; skipped ones do not; an unforeseen failure is shown."""
 
     async def broken(_: Sizes) -> str:
         await trio.lowlevel.checkpoint()
@@ -161,7 +161,7 @@ def test_the_driver_of_broken_promises(
 
 @pytest.mark.parametrize("words", [["99"], ["x"], ["--clients", "0"], ["--seconds", "inf"]])
 def test_the_driver_is_told_nonsense(words: list[str]) -> None:
-    """That is a usage error."""
+    """A usage error."""
     with pytest.raises(SystemExit) as ended:
         driver.main(words)
     assert ended.value.code == 2

@@ -170,7 +170,7 @@ def peak_memory(pid: int) -> int:
 
 
 async def test_replies_are_prompt() -> None:
-    """What was said is answered while the input goes on, with or without a line's end."""
+    """What was sent is answered while the input goes on, with or without a newline."""
     async with peer(peers.ours) as port, talking(f"127.0.0.1:{port}") as process:
         await say(process, b"hello\n")
         await hear(process, b"HELLO\n")
@@ -183,7 +183,7 @@ async def test_replies_are_prompt() -> None:
 
 @pytest.mark.skipif(not IPV6, reason="no IPv6")
 async def test_ipv6() -> None:
-    """An address of IPv6 has brackets when it carries the port, and may have none otherwise."""
+    """An IPv6 address needs brackets when it carries the port, and may go without otherwise."""
     async with peer(peers.upper, host="::1") as port:
         assert await client(f"[::1]:{port}", "-m", "hi") == Ended(0, b"HI\n", b"")
         assert await client("::1", str(port), "-m", "hi") == Ended(0, b"HI\n", b"")
@@ -194,14 +194,14 @@ async def test_ipv6() -> None:
 
 @pytest.mark.parametrize("how", ["< /dev/null", "<&-"])
 async def test_no_input(how: str) -> None:
-    """An empty input and a closed one owe nothing, so nothing is wrong."""
+    """With an empty input or a closed one nothing is owed, so nothing is wrong."""
     async with peer(peers.upper) as port:
         done = await run("client", "127.0.0.1", str(port), prefix=redirected(how))
     assert done == Ended(0, b"", b"")
 
 
 async def test_a_socket_as_input() -> None:
-    """A socket is read until its other side ends it."""
+    """A socket is read until its peer ends it."""
     ours, theirs = socket.socketpair()
     async with peer(peers.upper) as port:
         with ours, theirs:
@@ -213,7 +213,7 @@ async def test_a_socket_as_input() -> None:
 
 
 async def test_a_directory_as_input() -> None:
-    """A directory is no input; Python itself says so before the program begins."""
+    """A directory cannot be read; Python itself says so before the program starts."""
     async with peer(peers.upper) as port:
         done = await run("client", f"127.0.0.1:{port}", prefix=redirected("< /"))
     assert (done.code, done.stdout) == (1, b"")
@@ -299,7 +299,7 @@ async def test_a_signal_while_there_is_no_input() -> None:
 
 
 async def test_a_signal_while_connecting() -> None:
-    """A client that gets no answer to its connecting ends by the signal itself, and quietly."""
+    """A client whose connection attempt has no answer ends by the signal itself, and quietly."""
     with peers.full_port() as port:
         others = connecting(port)
         async with talking(f"127.0.0.1:{port}", "-m", "hi") as process:
@@ -383,7 +383,7 @@ async def test_a_server_that_resets() -> None:
     ("manner", "words"), [(peers.end, "the server closed the connection"), (peers.reset, "reset")]
 )
 async def test_a_server_that_goes_at_once(manner: peers.Script, words: str) -> None:
-    """A server that accepts, only to go, is told from one that is not there."""
+    """A server that accepts and goes at once is told apart from one that is not there."""
     async with peer(manner) as port:
         done = await client(f"127.0.0.1:{port}", "-m", "hi")
     assert done.stdout == b""
@@ -583,7 +583,7 @@ async def test_refused() -> None:
 
 
 async def test_timed_out() -> None:
-    """A server that answers nothing is given up on in time."""
+    """A server that never answers is given up in time."""
     with peers.full_port() as port:
         done = await client("127.0.0.1", str(port), "-m", "hi", "--connect-timeout", "0.3")
     assert reason(done) == Cause.TIMED_OUT.sentence.format(port=port)
@@ -612,7 +612,7 @@ async def test_not_reachable(host: str, why: str) -> None:
 
 
 async def test_a_server_that_is_still_starting() -> None:
-    """With --wait the client tries again, until somebody listens."""
+    """With --wait the client tries again until somebody listens."""
     with peers.bound_socket() as bound:
         target = f"127.0.0.1:{bound.getsockname()[1]}"
         async with talking(target, "--wait", str(TIMEOUT_SECONDS), "-m", "hi") as process:
@@ -689,7 +689,7 @@ async def test_much_text_over_tls(pair: str, ca: str) -> None:
 
 
 async def test_insecure() -> None:
-    """A certificate that nobody vouches for is taken when that is asked for, and that is said."""
+    """A certificate that nobody vouches for is accepted on request, with a warning."""
     async with peer(peers.upper, tls=peers.identity("other.example")) as port:
         done = await client(f"127.0.0.1:{port}", "--insecure", "-m", "hi")
     assert (done.code, done.stdout) == (0, b"HI\n")

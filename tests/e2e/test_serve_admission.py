@@ -22,7 +22,7 @@ BUSY = 0.5
 
 
 async def sit(server: Server, stack: AsyncExitStack, count: int) -> list[trio.SocketStream]:
-    """Take `count` places, each of which is answered."""
+    """Connect `count` clients, each of which is answered."""
     streams = [await stack.enter_async_context(await server.connect()) for _ in range(count)]
     for stream in streams:
         assert await ask(stream, b"sit") == b"SIT"
@@ -47,7 +47,7 @@ async def test_the_sixth_of_five_is_told_so_300_times_in_a_row() -> None:
 
 
 async def test_a_freed_place_is_given_at_once() -> None:
-    """Whoever comes after a client has got its end is admitted."""
+    """Whoever connects after a client has seen its end is admitted."""
     async with serving("--max-clients", "5") as server, AsyncExitStack() as stack:
         inside = await sit(server, stack, 5)
         for leaving in inside:
@@ -77,7 +77,7 @@ async def test_a_crowd_that_wants_in_disturbs_nobody() -> None:
 
 
 async def test_few_descriptors_mean_few_clients_and_nothing_worse() -> None:
-    """Those inside are served, the processor is at rest, and the places are given again."""
+    """Those connected are served, the core is idle, and freed places are given again."""
     count = 150
     async with serving(prefix=FEW) as server:
         warning = await server.event("client limit lowered", level="warning")
@@ -107,7 +107,7 @@ async def want_in(server: Server, count: int) -> None:
 
 
 async def share_of_processor(server: Server) -> float:
-    """Return the share of one processor that a server uses when it has nothing to do."""
+    """Return the share of a core that a server uses when it has nothing to do."""
     before = server.cpu()
     await trio.sleep(WATCHED)
     return (server.cpu() - before) / WATCHED

@@ -1,4 +1,4 @@
-"""What a server does for its clients, and what the rude ones among them cannot do to the others."""
+"""What a server does for its clients, and what rude ones cannot do to the others."""
 
 import random
 import ssl

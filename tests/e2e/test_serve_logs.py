@@ -36,7 +36,7 @@ FIELDS = {
 
 
 async def say_all(server: Server) -> None:
-    """Be a client of each kind: one that ends, one that resets, one that is refused."""
+    """Connect a client of each kind: one that ends, one that resets, one that is refused."""
     async with await server.connect() as stream:
         assert await ask(stream, SECRET) == SECRET.upper()
         async with await server.connect() as refused:
@@ -98,7 +98,7 @@ async def test_text_has_a_line_for_each_event() -> None:
 
 @pytest.mark.parametrize("style", ["json", "text"])
 async def test_what_a_client_says_is_in_no_log(style: str) -> None:
-    """Not at the most talkative level, and not in capitals."""
+    """Not at the most verbose level, and not in capitals either."""
     options = ("--log-level", "debug", "--log-format", style, "--max-clients", "1")
     async with serving(*options) as server:
         await say_all(server)

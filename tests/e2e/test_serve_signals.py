@@ -26,7 +26,7 @@ IGNORED = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 @pytest.mark.parametrize("statement", [BLOCKED, IGNORED])
 async def test_sigterm_is_received_whatever_the_parent_did(statement: str) -> None:
-    """It has no other way to be stopped in good manners."""
+    """There is no other way to stop it cleanly."""
     async with serving(prefix=after(statement)) as server:
         assert await server.stop() == 0
         assert one(server.logged("stopping"))["signal"] == "SIGTERM"
@@ -76,7 +76,7 @@ async def interrupted(
 async def test_a_signal_while_the_program_loads_stops_a_server(
     number: signal.Signals, process_1: bool
 ) -> None:
-    """As one does later, without a traceback."""
+    """As it does later, without a traceback."""
     done = await interrupted(number, "serve", "--port", "0", process_1=process_1)
     assert done.returncode == 0
     assert b" stopping " in done.stderr
@@ -87,7 +87,7 @@ async def test_a_signal_while_the_program_loads_stops_a_server(
 async def test_a_signal_while_the_program_loads_ends_another_command(
     number: signal.Signals,
 ) -> None:
-    """By itself and without a word, as a shell expects; process 1 has the exit code for it."""
+    """By the signal itself and silently, as a shell expects; process 1 has its exit code."""
     done = await interrupted(number, "ping", LOCALHOST)
     assert (done.returncode, done.stderr) == (-number, b"")
     done = await interrupted(number, "ping", LOCALHOST, process_1=True)
@@ -112,7 +112,7 @@ async def test_sighup_is_ignored_after_nohup() -> None:
 
 
 async def test_exit_codes_of_workers_are_true_where_sigchld_is_ignored() -> None:
-    """The system would forget them; and no worker would ever seem to have failed."""
+    """The system would discard them, and no worker would ever seem to have failed."""
     ignored = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
     async with serving("--workers", "2", prefix=after(ignored)) as server:
         started = await server.event("worker started", worker=1)

@@ -32,7 +32,7 @@ WITHOUT_IPV6 = (
 
 
 def complaint(ended: Ended, code: int) -> str:
-    """Return the one line in which a command said why it ended with `code`."""
+    """Return the one line in which a command said why it exited with `code`."""
     assert ended.code == code
     assert ended.stdout == b""
     line = one(ended.lines)
@@ -175,7 +175,7 @@ async def test_one_wrong_address_among_others_is_an_error() -> None:
     reason="on this machine everybody may listen below 1024",
 )
 async def test_a_privileged_port_is_explained() -> None:
-    """A user who may not listen below 1024 is told to choose a higher port."""
+    """A user who may not listen on a port below 1024 is told to choose a higher one."""
     prefix = () if os.geteuid() else UNPRIVILEGED
     why = complaint(await run("serve", "--port", "81", prefix=prefix), 1)
     assert "no permission" in why

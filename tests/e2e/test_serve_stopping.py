@@ -1,4 +1,4 @@
-"""How a server stops: in good manners, within its grace, or at once, and what its clients see."""
+"""How a server stops: cleanly, within its grace, or at once, and what its clients see."""
 
 import signal
 from collections.abc import AsyncGenerator
@@ -30,7 +30,7 @@ PIECE = b"the quick brown fox jumps over the lazy dog 0123456789 \n" * 1000
 
 
 async def never_read(server: Server, stuck: trio.Event) -> None:
-    """Be a client that sends until it is cut, and takes nothing; `stuck` when that has effect."""
+    """Send until cut, and read nothing; set `stuck` once the server can send no more."""
     async with await server.connect() as stream:
         with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - which of them is the last?
             while True:
@@ -42,7 +42,7 @@ async def never_read(server: Server, stuck: trio.Event) -> None:
 
 @asynccontextmanager
 async def a_stuck_client(server: Server) -> AsyncGenerator[None]:
-    """While the block runs, and until it is cut, a client is there that does not read."""
+    """Have a client that does not read, while the block runs or until it is cut."""
     async with trio.open_nursery() as nursery:
         stuck = trio.Event()
         nursery.start_soon(never_read, server, stuck)
@@ -73,7 +73,7 @@ async def test_idle_clients_get_a_notice_and_an_end(number: signal.Signals) -> N
 
 
 async def test_nobody_there_means_that_it_ends_at_once() -> None:
-    """No grace is waited for."""
+    """It does not wait for the grace."""
     async with serving(*LONG_GRACE) as server:
         with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop() == 0
@@ -99,9 +99,9 @@ async def test_messages_in_flight_are_answered(number: signal.Signals) -> None:
 
 
 async def test_a_client_that_talks_is_not_interrupted() -> None:
-    """It is answered while it has something to say, much longer than the quiet that ends it.
+    """It is answered as long as it talks, much longer than the silence that would end it.
 
-    Meanwhile nobody else can connect: the listeners closed at once.
+    Meanwhile nobody else can connect: the listeners were closed at once.
     """
     longer = 1.0  # seconds, of which a tenth would do
     size = 400
@@ -160,7 +160,7 @@ async def talk_on_while_it_stops() -> float:
 
 
 async def test_a_stuck_client_is_cut_when_the_grace_is_over() -> None:
-    """It has not got its answers, so that the exit code is 1; the others got their notice."""
+    """It did not get its replies, so the exit code is 1; the others got their notice."""
     async with serving("--grace", "0.5") as server, a_stuck_client(server):
         async with await server.connect() as idle:
             assert await ask(idle, b"hi\n") == b"HI\n"
@@ -186,7 +186,7 @@ async def test_a_second_signal_cuts_at_once(numbers: list[signal.Signals]) -> No
 
 
 async def test_no_grace_cuts_who_has_not_got_its_notice() -> None:
-    """With ``--grace 0`` nobody is waited for."""
+    """With ``--grace 0`` the server waits for nobody."""
     async with serving("--grace", "0") as server, a_stuck_client(server):
         with trio.fail_after(TIMEOUT_SECONDS):
             assert await server.stop() == 1

@@ -264,7 +264,7 @@ async def never_read(server: Server, files: Files) -> None:
 
 
 async def test_notices_come_over_tls(files: Files) -> None:
-    """That of a full server, and that of one that has waited for long enough."""
+    """The notice of a full server, and the one for an idle client."""
     options = (*files.serve, "--max-clients", "2", "--idle-timeout", "4")
     full = b"trio-upper: full, 2 clients are connected; try again later\n"
     idle = b"trio-upper: closing, no message for 4 s\n"
@@ -281,7 +281,7 @@ async def test_notices_come_over_tls(files: Files) -> None:
 
 
 async def test_a_client_that_shakes_hands_holds_a_place(files: Files) -> None:
-    """So that a crowd which never finishes cannot be larger than the clients may be."""
+    """So clients that never finish cannot outnumber those that are allowed."""
     async with (
         serving(*files.serve, "--max-clients", "1") as server,
         await server.connect(),
@@ -293,7 +293,7 @@ async def test_a_client_that_shakes_hands_holds_a_place(files: Files) -> None:
 
 
 async def test_a_stop_takes_leave_over_tls(files: Files) -> None:
-    """Clients get the notice and a proper end; one that has not shaken hands yet gets none."""
+    """Clients get the notice and a proper end; one still in its handshake gets no notice."""
     async with serving(*files.serve, "--grace", "60") as server:
         streams = [await connect(server, files) for _ in range(10)]
         async with await server.connect() as silent:

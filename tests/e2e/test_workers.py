@@ -42,7 +42,7 @@ def has_ended(pid: int) -> bool:
 
 
 class Client:
-    """One of a load: it asks one question after the other until its connection ends."""
+    """One client of a load: it sends one message after another until its connection ends."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
@@ -100,7 +100,7 @@ async def test_both_workers_answer() -> None:
 
 
 async def test_text_carries_the_worker() -> None:
-    """And a person is told once what to do next."""
+    """A person is told what to do next once, not once a worker."""
     async with running("serve", "--port", "0", *TWO) as server:
         await server.ready()
         async with await server.connect() as stream:
@@ -126,7 +126,7 @@ async def test_the_places_are_shared_out() -> None:
 
 
 async def test_one_port_for_all_addresses_of_all_workers() -> None:
-    """The rules of listening are those of a server alone."""
+    """The rules for listening are those of a single server."""
     addresses = ("127.87.49.1", "127.87.49.2")
     hosts = [word for address in addresses for word in ("--host", address)]
     async with serving(*TWO, *hosts) as server:
@@ -136,7 +136,7 @@ async def test_one_port_for_all_addresses_of_all_workers() -> None:
 
 
 async def test_without_standard_input_and_output() -> None:
-    """Their numbers are free then, and nothing that must not be there gets one of them."""
+    """Their numbers are free then, and nothing gets one of them that must not."""
     prefix = ("sh", "-c", 'exec "$@" <&- >&-', "sh")
     async with serving(*TWO, prefix=prefix) as server, AsyncExitStack() as stack:
         await both_serve(server)
@@ -279,7 +279,7 @@ async def test_ctrl_c_is_for_the_parent_alone() -> None:
 
 
 async def test_a_killed_parent_leaves_no_process() -> None:
-    """Its workers notice, see their clients off in good manners, and end."""
+    """Its workers notice, drain their clients, and end."""
     async with running("serve", "--port", "0", "--log-format", "json", *TWO) as server:
         await server.ready()
         async with AsyncExitStack() as stack:
