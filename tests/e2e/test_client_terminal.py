@@ -26,7 +26,7 @@ from tests.helpers.terminals import (
     Terminal,
     terminal,
 )
-from tests.helpers.waiting import AT_ONCE_SECONDS
+from tests.helpers.waiting import AT_ONCE_SECONDS, eventually
 
 # One line as it can be pasted by mistake: more than any buffer on its way holds, in bytes.
 LONG_LINE = 2_000_000
@@ -264,7 +264,7 @@ async def test_suspended() -> None:
         assert person.sane
         await person.wakes()
         await person.sees(f"127.0.0.1:{port}> *half a line")
-        assert not person.sane
+        await eventually(lambda: not person.sane)
         await person.types(", whole", ENTER)
         await person.sees("HALF A LINE, WHOLE")
 

@@ -14,13 +14,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import trio
 
+from tests.helpers import starter
 from tests.helpers.streams import ask, upper
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
@@ -60,16 +61,9 @@ async def run(
     `environment` is added to this process's own. `prefix` is a command that runs another one, as in
     ``env`` or ``prlimit``.
     """
-    with trio.fail_after(TIMEOUT_SECONDS):
-        done = await trio.run_process(
-            command(*arguments, prefix=prefix),
-            stdin=stdin,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=os.environ | (environment or {}),
-        )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    async with running(*arguments, environment=environment, prefix=prefix) as program:
+        await program.hears(stdin)
+        return Ended(await program.ended(), program.stdout, program.stderr)
 
 
 async def client(*arguments: str, stdin: bytes = b"") -> Ended:
@@ -82,10 +76,66 @@ def command(*arguments: str, prefix: Sequence[str] = ()) -> list[str]:
     return [*prefix, sys.executable, "-m", "trio_upper", *arguments]
 
 
+class Forked:
+    """What `starter` has forked, with pipes as its standard streams: as a `trio.Process`."""
+
+    pid = 0
+    returncode: int | None = None
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        pipes = [os.pipe() for _ in range(3)]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        self.stdin = trio.lowlevel.FdStream(pipes[0][1])
+        self.stdout = trio.lowlevel.FdStream(pipes[1][0])
+        self.stderr = trio.lowlevel.FdStream(pipes[2][0])
+        self._leader = starter.start(words, environment, theirs, terminal=False)
+        self._waiting = trio.Lock()
+        for fd in theirs:
+            os.close(fd)
+
+    async def started(self) -> Self:
+        """Wait until the process id is known."""
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.wait_readable(self._leader)
+        self.pid = int(self._leader.recv(starter.REPORT_BYTES))
+        return self
+
+    def poll(self) -> int | None:
+        """Return how it has ended, None while it runs."""
+        if self.returncode is None:
+            with suppress(BlockingIOError):
+                told = self._leader.recv(starter.REPORT_BYTES, socket.MSG_DONTWAIT)
+                self.returncode = int(told)
+                self._leader.close()
+        return self.returncode
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return how."""
+        async with self._waiting:
+            while (code := self.poll()) is None:
+                await trio.lowlevel.wait_readable(self._leader)
+        return code
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+async def start(words: Sequence[str], environment: Mapping[str, str]) -> trio.Process | Forked:
+    """Start `words` with pipes as standard streams; `environment` is added to this process's."""
+    if not starter.needs_interpreter(words, environment):
+        return await Forked(words, environment).started()
+    pipe = subprocess.PIPE
+    return await trio.lowlevel.open_process(
+        list(words), stdin=pipe, stdout=pipe, stderr=pipe, env=os.environ | environment
+    )
+
+
 class Server:
     """A server that runs, what it has written up to now, and ways to connect to it."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process | Forked) -> None:
         self._process = process
         self._news = trio.Event()
         self._readable = True
@@ -110,6 +160,13 @@ class Server:
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)
+
+    async def hears(self, data: bytes) -> None:
+        """Write all of `data` to standard input, unless nobody reads it, and close it."""
+        assert self._process.stdin
+        async with self._process.stdin as stdin:
+            with suppress(trio.BrokenResourceError), trio.fail_after(TIMEOUT_SECONDS):
+                await stdin.send_all(data)
 
     async def ended(self) -> int:
         """Return the exit code when the process has ended, and all that it wrote has come."""
@@ -229,11 +286,11 @@ class Server:
     async def _end(self) -> None:
         """See to it that the process has ended, whatever it takes."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.send(signal.SIGTERM)
             with trio.move_on_after(TIMEOUT_SECONDS / 2):
                 await self._process.wait()
                 return
-            self._process.kill()
+            self.send(signal.SIGKILL)
         await self._process.wait()
 
 
@@ -248,14 +305,7 @@ async def running(
     `environment` and `prefix` are as in `run`.
     """
     async with trio.open_nursery() as nursery:
-        process = await trio.lowlevel.open_process(
-            command(*arguments, prefix=prefix),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | (environment or {}),
-        )
-        server = Server(process)
+        server = Server(await start(command(*arguments, prefix=prefix), environment or {}))
         try:
             nursery.start_soon(server._read)
             yield server

@@ -1,23 +1,17 @@
-"""A person at a pseudo-terminal in front of the program, under a leader of the session as a shell.
-
-The program must not lead its session: when a leader ends, the kernel hangs the terminal up and sets
-its attributes back (tty_io.c, __tty_hangup), and a terminal left raw would look sane.
-"""
+"""A person at a pseudo-terminal in front of the program, which a leader starts as a shell does."""
 
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import termios
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
+from tests.helpers import starter
 from tests.helpers.program import command
-from tests.helpers.streams import receive_line
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
 ROWS, COLUMNS = 24, 80
@@ -36,50 +30,18 @@ PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"  # bracketed paste, as xterm m
 
 SEQUENCE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")  # ECMA-48, 5.3 and 5.4
 
-# Starts a job in the foreground as an interactive shell does, and takes the terminal back when it
-# stops or ends (glibc manual, "Implementing a Shell"). Tells the job's process id, then "stopped"
-# or its exit code (negative: the signal that ended it). A line from the other side wakes a stopped
-# job; the end of it ends the leader.
-LEADER = """
-import fcntl, os, signal, sys, termios
-control = os.fdopen(int(sys.argv[1]), "r+b", 0)
-os.set_inheritable(control.fileno(), False)
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-found = termios.tcgetattr(0)
-ours = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU
-for number in ours:
-    signal.signal(number, signal.SIG_IGN)
-job = os.fork()
-if job == 0:
-    os.setpgid(0, 0)
-    os.tcsetpgrp(0, os.getpid())
-    for number in ours:
-        signal.signal(number, signal.SIG_DFL)
-    os.execvp(sys.argv[2], sys.argv[2:])
-control.write(b"%d\\n" % job)
-while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED)[1]):
-    termios.tcsetattr(0, termios.TCSADRAIN, found)
-    os.tcsetpgrp(0, os.getpid())
-    control.write(b"stopped\\n")
-    control.readline()
-    os.tcsetpgrp(0, job)
-    os.killpg(job, signal.SIGCONT)
-control.write(b"%d\\n" % os.waitstatus_to_exitcode(status))
-control.readline()
-"""
-
 
 class Terminal:
     """What a person does and sees; `pid` is the program's."""
 
-    def __init__(self, master: int, control: socket.socket) -> None:
+    def __init__(self, master: int, leader: socket.socket) -> None:
         self.pid = 0
         #: All that was ever written to the terminal.
         self.raw = bytearray()
         self._exit_code: int | None = None
         self._fd = master
         self._master = trio.lowlevel.FdStream(master)
-        self._control = trio.SocketStream(trio.socket.from_stdlib_socket(control))
+        self._leader = trio.socket.from_stdlib_socket(leader)
         self._unseen = b""
         self._more = trio.Event()
 
@@ -124,23 +86,23 @@ class Terminal:
 
     async def stops(self) -> None:
         """Wait until the program is suspended."""
-        assert await self._report() == b"stopped\n"
+        assert await self._report() == b"stopped"
 
     async def report(self) -> int | None:
         """Wait, for as long as that takes, until the program stops (None) or ends (as `ends`)."""
-        told = await receive_line(self._control)
-        if told == b"stopped\n":
+        told = await self._leader.recv(starter.REPORT_BYTES)
+        if told == b"stopped":
             return None
         self._exit_code = int(told)
         return self._exit_code
 
     async def wakes(self) -> None:
         """Bring the suspended program to the foreground again, as the shell's ``fg``."""
-        await self._control.send_all(b"\n")
+        await self._leader.send(b"wake")
 
     async def _report(self) -> bytes:
         with trio.fail_after(TIMEOUT_SECONDS):
-            return await receive_line(self._control)
+            return await self._leader.recv(starter.REPORT_BYTES)
 
     def hang_up(self) -> None:
         """Close the terminal's window."""
@@ -162,7 +124,7 @@ class Terminal:
         if self.pid and self._exit_code is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-        self._control.socket.close()
+        self._leader.close()
         self._master.close()
 
 
@@ -196,11 +158,9 @@ async def at_terminal(
 ) -> AsyncIterator[Terminal]:
     """Run the command `words`."""
     master, tty = os.openpty()
-    ours, theirs = socket.socketpair()
-    person = Terminal(master, ours)
-    with theirs:
-        termios.tcsetwinsize(tty, size)
-        leader = _start_leader(tty, theirs.fileno(), words, environ)
+    termios.tcsetwinsize(tty, size)
+    person = Terminal(master, starter.start(words, environ, [tty] * 3, terminal=True))
+    os.close(tty)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(person.watch)
@@ -209,22 +169,3 @@ async def at_terminal(
             nursery.cancel_scope.cancel()
     finally:
         person.close()
-        leader.wait(TIMEOUT_SECONDS)
-
-
-def _start_leader(
-    tty: int, control: int, words: Sequence[str], environ: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    """Start the leader at `tty`, which is its alone from now on; `words` are the program."""
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", LEADER, str(control), *words],
-            stdin=tty,
-            stdout=tty,
-            stderr=tty,
-            env={**os.environ, **environ},
-            start_new_session=True,
-            pass_fds=[control],
-        )
-    finally:
-        os.close(tty)
