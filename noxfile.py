@@ -2,15 +2,21 @@
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2026.10"  # sessions in parallel
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests", "e2e"]
+# The longest first, one for each core at a time.
+nox.options.sessions = ["e2e", "tests", "types", "lint"]
+nox.options.allow_parallel = True
+nox.options.parallel = os.cpu_count() or 1
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
@@ -39,7 +45,28 @@ def find_pythons_of_pyenv() -> None:
     os.environ["PATH"] = os.pathsep.join([*bins, os.environ["PATH"]])
 
 
+def find_uv() -> None:
+    """Put uv on the PATH of the sessions that run in parallel: pip takes minutes longer for them.
+
+    Where it cannot be had, or reaches no index (it does not read what pip is configured with), they
+    do without it.
+    """
+    if shutil.which("uv"):
+        return
+    folder = Path(".nox", "uv").absolute()
+    uv = folder / ("Scripts" if sys.platform == "win32" else "bin") / "uv"
+    to_folder = ["pip", "install", "--quiet", "--target", str(folder)]
+    with suppress(OSError, subprocess.CalledProcessError):
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", *to_folder, "uv"], check=True)
+        subprocess.run([str(uv), *to_folder, "--dry-run", "hatchling"], check=True)
+        os.environ["PATH"] += os.pathsep + str(uv.parent)
+
+
 find_pythons_of_pyenv()
+find_uv()
+# Without it the sessions would compile, at each start of a Python, all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def install_group(session: nox.Session, group: str, *more: str) -> None:
@@ -78,7 +105,7 @@ def format_(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of everything, and of the program once more for each other system."""
-    install_group(session, "types", ".")
+    install_group(session, "types", *PYPROJECT["project"]["dependencies"])
     session.run("mypy")
     for system in OTHER_SYSTEMS:
         session.run("mypy", "--platform", system, "src")
@@ -86,21 +113,18 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Test each room in this process, on every Python that is here; measure coverage on ours."""
+    """Test each room in this process, on every Python that is here; on ours, all must be run.
+
+    That is measured unless `posargs` choose some of the tests.
+    """
     install_group(session, "tests", ".")
-    tests_of_rooms = ["pytest", "-n", "2", "--ignore", "tests/e2e", *session.posargs]
-    if session.python == OURS:
-        session.run(*tests_of_rooms, "--cov", "--cov-report=", "--cov-fail-under=0")
-        session.notify("coverage")
-    else:
-        session.run(*tests_of_rooms)
-
-
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Report what the tests of the rooms have run, which must be everything."""
-    install_group(session, "tests")
-    session.run("coverage", "report")
+    measured = session.python == OURS and not session.posargs
+    # Beside other sessions, one core is what it has.
+    workers = "0" if session.parallel else "2"
+    session.run(
+        *("pytest", "-n", workers, "--ignore", "tests/e2e", *session.posargs),
+        *(("--cov", "--cov-report=term") if measured else ()),
+    )
 
 
 @nox.session
