@@ -5,6 +5,7 @@ room needs a row, and a new arrow a reason. Inside a room the modules must not f
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def _sources() -> Iterator[Path]:
     return ROOT.rglob("*.py")
 
 
+@functools.cache
 def imported(tree: ast.AST, *, at_run_time: bool = False) -> set[str]:
     """Return the full names of all that `tree` imports: ``a.b.c`` for ``from a.b import c``.
 

@@ -1,6 +1,7 @@
 """The documentation says all that there is, and names what holds each promise."""
 
 import ast
+import functools
 import re
 import signal
 import sys
@@ -21,6 +22,8 @@ from trio_upper.client.converse import Ending, Outcome
 from trio_upper.protocol import full_notice, idle_notice, shutdown_notice
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+GENERATED = generated(ROOT)
 
 OPTIONS = [
     (name, option)
@@ -47,6 +50,7 @@ def rows(text: str) -> list[list[str]]:
 PROMISES = [row for row in rows(read("docs/promises.md")) if row[1] != "held by"]
 
 
+@functools.cache
 def names_of_tests(file: str) -> set[str]:
     """Return the names of the tests in a file of this folder."""
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
@@ -60,10 +64,10 @@ def gates_in(text: str) -> set[int]:
     return {int(number) for numbers in lists for number in numbers.split(", ")}
 
 
-@pytest.mark.parametrize("page", generated(ROOT))
+@pytest.mark.parametrize("page", GENERATED)
 def test_what_is_generated_is_current(page: Path) -> None:
     """Options, defaults, events, fields, causes: if it fails, run ``python -m tools.reference``."""
-    assert page.read_text(encoding="utf-8") == generated(ROOT)[page]
+    assert page.read_text(encoding="utf-8") == GENERATED[page]
 
 
 @pytest.mark.parametrize(("command", "option"), OPTIONS)

@@ -141,9 +141,9 @@ def skipped(*needs: tuple[str, str]) -> dict[str, str]:
 
 def test_each_question_has_a_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """On standard output, in plain text where that is not a terminal; exit code 0."""
-    assert run(seconds=1) == 0
+    assert run(seconds=0.1) == 0
     lines = world.lines
-    assert lines.pop("bulk").endswith(" Mbit/s) there and back, 1.0 s")
+    assert lines.pop("bulk").endswith(" Mbit/s) there and back, 0.1 s")
     assert lines == GOOD
     labels = [line[:12].strip() for line in world.output.lines]
     assert labels == [*[*GOOD][:6], "bulk", "tls", "verdict"]
@@ -152,7 +152,7 @@ def test_each_question_has_a_line(world: World, capsys: pytest.CaptureFixture[st
 
 def test_one_object_on_one_line(world: World) -> None:
     """With ``--json``: a field for each line, with its status, its text and what was measured."""
-    assert run(seconds=1, as_json=True) == 0
+    assert run(seconds=0.1, as_json=True) == 0
     [line] = world.output.lines
     told = json.loads(line)
     bulk = told.pop("bulk")
@@ -202,16 +202,16 @@ def test_without_seconds_there_is_no_bulk_transfer(world: World) -> None:
 def test_tls_has_no_half_close(world: World) -> None:
     """It cannot end one direction, and so there is nothing to try."""
     world.wrap = NoHalfClose
-    assert run(seconds=1) == 0
+    assert run(seconds=0.1) == 0
     assert world.lines["half-close"] == "skipped: TLS has none"
 
 
 def test_waiting_gives_a_server_time_to_start(world: World) -> None:
     """What hangs up before its first reply is tried again, as a proxy without its server does."""
     world.meets(right, right, closing, closing, right)
-    assert run(seconds=1, connection=ConnectSettings(wait=10)) == 0
+    assert run(seconds=0.1, connection=ConnectSettings(wait=10)) == 0
     world.meets(cannot_connect(), right, right)
-    assert run(seconds=1, connection=ConnectSettings(wait=10)) == 0
+    assert run(seconds=0.1, connection=ConnectSettings(wait=10)) == 0
 
 
 # ------------------------------------------------------------------ each line failing
@@ -358,7 +358,7 @@ def test_a_wrong_reply_of_some_size(world: World) -> None:
 def test_a_proxy_that_does_not_pass_a_half_close(world: World) -> None:
     """A warning, for a client that waits for its replies can talk through it."""
     world.meets(right, right, proxy, right)
-    assert run(seconds=1) == 0
+    assert run(seconds=0.1) == 0
     assert world.lines["half-close"] == (
         f"does not pass: the connection ended with it\n{HALF_CLOSE_HINT}"
     )
@@ -370,14 +370,14 @@ def test_a_proxy_that_does_not_pass_a_half_close(world: World) -> None:
 def test_a_half_close_after_which_nothing_comes(world: World) -> None:
     """The server may wait for an end that it does not get."""
     world.meets(right, right, silent, right)
-    assert run(seconds=1) == 0
+    assert run(seconds=0.1) == 0
     assert world.lines["half-close"] == f"does not pass: no reply for 3 s\n{HALF_CLOSE_HINT}"
 
 
 def test_a_wrong_reply_to_a_half_close(world: World) -> None:
     """A wrong reply is wrong at any time."""
     world.meets(right, right, answering(bytes), right)
-    lines = said(world, seconds=1)
+    lines = said(world, seconds=0.1)
     assert lines["half-close"].startswith("does not pass: 'aaaaaa")
 
 
@@ -423,7 +423,7 @@ def test_a_bulk_transfer_ends_in_time(world: World) -> None:
 def test_a_short_bulk_transfer_that_brings_nothing(world: World) -> None:
     """It does not wait for longer than it would have lasted."""
     world.meets(right, right, right, silent)
-    assert said(world, seconds=1)["bulk"] == "after 0.0 MB: no reply for 3 s"
+    assert said(world, seconds=0.1)["bulk"] == "after 0.0 MB: no reply for 3 s"
 
 
 def test_a_bulk_transfer_that_cannot_be_sent(world: World) -> None:
@@ -436,7 +436,7 @@ def test_a_bulk_transfer_that_cannot_be_sent(world: World) -> None:
         return broken
 
     world.wrap = breaking
-    assert said(world, seconds=1)["bulk"] == "after 0.0 MB: the connection broke"
+    assert said(world, seconds=0.1)["bulk"] == "after 0.0 MB: the connection broke"
 
 
 def test_tls_is_not_judged_without_a_connection(world: World) -> None:
@@ -489,7 +489,7 @@ def addresses(world: World, monkeypatch: pytest.MonkeyPatch) -> Resolver:
 
 def test_a_dead_family(world: World, addresses: Resolver) -> None:
     """A warning: they can talk over the other one."""
-    assert run(TARGET, seconds=1) == 0
+    assert run(TARGET, seconds=0.1) == 0
     assert world.lines["name"] == "example.lan is 192.0.2.1 and 2001:db8::1 (0.0 ms)"
     assert world.lines["connect"] == "192.0.2.1 in 0.4 ms; 2001:db8::1: timed out"
     assert world.lines["verdict"] == "these two machines can talk over IPv4; IPv6 is broken"
@@ -498,7 +498,7 @@ def test_a_dead_family(world: World, addresses: Resolver) -> None:
 def test_a_dead_address(world: World, addresses: Resolver) -> None:
     """Its family is not dead if another address of it is there."""
     addresses.addresses = ("192.0.2.1", "192.0.2.9")
-    assert run(TARGET, seconds=1) == 0
+    assert run(TARGET, seconds=0.1) == 0
     assert world.lines["verdict"] == (
         "these two machines can talk over IPv4; not every address can be reached"
     )
