@@ -21,9 +21,11 @@ from typing import Any, Self, TypeVar
 
 import trio
 
-from tests.helpers import starter
 from tests.helpers.streams import ask, upper
 from tests.helpers.waiting import TIMEOUT_SECONDS
+
+if sys.platform != "win32":
+    from tests.helpers import starter
 
 Found = TypeVar("Found")
 Event = dict[str, Any]
@@ -124,7 +126,7 @@ class Forked:
 
 async def start(words: Sequence[str], environment: Mapping[str, str]) -> trio.Process | Forked:
     """Start `words` with pipes as standard streams; `environment` is added to this process's."""
-    if not starter.needs_interpreter(words, environment):
+    if sys.platform != "win32" and not starter.needs_interpreter(words, environment):
         return await Forked(words, environment).started()
     pipe = subprocess.PIPE
     return await trio.lowlevel.open_process(

@@ -23,6 +23,7 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import termios
 from collections.abc import Mapping, Sequence
@@ -43,16 +44,22 @@ LOADED += ["trio_upper.cli.log", "trio_upper.terminal.editor"]
 # What an interpreter reads from the environment when it starts, or the C library for it.
 READ_AT_START = ("PYTHON", "LANG", "LC_")
 
-REQUEST_BYTES = 128 * 1024
-REPORT_BYTES = 32
+# A request is preceded by its size in so many bytes; a report has always the same size.
+SIZE_BYTES = 4
+REPORT_BYTES = 16
+STOPPED = b"stopped".ljust(REPORT_BYTES)
 
 # Signals of a terminal, which are for the job in the foreground and not for its leader.
 OF_TERMINAL = signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTOU
 
 
 def needs_interpreter(words: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Tell whether `words` are another command, or `environment` has variables for Python."""
-    return list(words[:3]) != PROGRAM or any(name.startswith(READ_AT_START) for name in environment)
+    """Tell whether `words` are another command, or `environment` has variables for Python.
+
+    It is always so where libraries of the system may not like a fork, as on macOS.
+    """
+    other = list(words[:3]) != PROGRAM or sys.platform != "linux"
+    return other or any(name.startswith(READ_AT_START) for name in environment)
 
 
 def start(
@@ -65,22 +72,24 @@ def start(
     """
     environ = dict(os.environ) | dict(environment)
     forks = not needs_interpreter(words, environment)
-    request = json.dumps([list(words), environ, str(Path.cwd()), forks, terminal])
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    request = json.dumps([list(words), environ, str(Path.cwd()), forks, terminal]).encode()
+    ours, theirs = socket.socketpair()
     with theirs:
-        socket.send_fds(_starter(), [request.encode()], [*fds, theirs.fileno()])
+        size = len(request).to_bytes(SIZE_BYTES)
+        socket.send_fds(_starter(), [size], [*fds, theirs.fileno()])
+        _starter().sendall(request)
     return ours
 
 
 @functools.cache
 def _starter() -> socket.socket:
-    """Start the process; it ends when this one has closed its end of the line, or has ended."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Start the process that forks, and return the line to it; its end is that of the line."""
+    ours, theirs = socket.socketpair()
     with theirs:
-        theirs.set_inheritable(True)
         words = [sys.executable, "-m", "tests.helpers.starter", str(theirs.fileno())]
-        os.posix_spawn(sys.executable, words, os.environ)
-    atexit.register(ours.close)
+        process = subprocess.Popen(words, pass_fds=[theirs.fileno()])
+    atexit.register(process.wait)
+    atexit.register(ours.close)  # is called before
     return ours
 
 
@@ -92,9 +101,10 @@ def serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the tests receive it, and end their programs
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the leaders
     while True:
-        request, fds, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
-        if not request:
+        size, fds, _, _ = socket.recv_fds(requests, SIZE_BYTES, 4)
+        if not size:
             os._exit(0)
+        request = requests.recv(int.from_bytes(size), socket.MSG_WAITALL)
         if os.fork() == 0:
             requests.close()
             words, environ, folder, forks, terminal = json.loads(request)
@@ -137,25 +147,30 @@ def lead(fds: Sequence[int], *, terminal: bool) -> None:
 def tell(job: int, line: socket.socket, streams: Sequence[int], modes: Modes) -> NoReturn:
     """Tell on `line` what becomes of `job`; `modes` are those of its terminal if it has one.
 
-    The messages: its process id; at a terminal "stopped", as often as it is; its exit code
-    (negative: the signal that ended it). A message from the other side wakes a stopped job.
+    The reports: its process id; at a terminal `STOPPED`, as often as it is; its exit code
+    (negative: the signal that ended it). A byte from the other side wakes a stopped job.
     """
     tty, *others = streams
     for fd in others if modes else streams:
         os.close(fd)
-    line.send(b"%d" % job)
+    line.sendall(report(job))
     while os.WIFSTOPPED(status := os.waitpid(job, os.WUNTRACED if modes else 0)[1]):
         assert modes
         termios.tcsetattr(tty, termios.TCSADRAIN, modes)
         os.tcsetpgrp(tty, os.getpid())
-        line.send(b"stopped")
+        line.sendall(STOPPED)
         line.recv(REPORT_BYTES)
         os.tcsetpgrp(tty, job)
         os.killpg(job, signal.SIGCONT)
     with suppress(OSError):  # nobody wants to know any more
-        line.send(b"%d" % os.waitstatus_to_exitcode(status))
+        line.sendall(report(os.waitstatus_to_exitcode(status)))
         line.recv(REPORT_BYTES)
     os._exit(0)
+
+
+def report(number: int) -> bytes:
+    """Return the report that is a number."""
+    return str(number).encode().ljust(REPORT_BYTES)
 
 
 def become(words: list[str], environ: dict[str, str], folder: str, *, forks: bool) -> None:

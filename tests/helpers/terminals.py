@@ -86,19 +86,19 @@ class Terminal:
 
     async def stops(self) -> None:
         """Wait until the program is suspended."""
-        assert await self._report() == b"stopped"
+        assert await self._report() == starter.STOPPED
 
     async def report(self) -> int | None:
         """Wait, for as long as that takes, until the program stops (None) or ends (as `ends`)."""
         told = await self._leader.recv(starter.REPORT_BYTES)
-        if told == b"stopped":
+        if told == starter.STOPPED:
             return None
         self._exit_code = int(told)
         return self._exit_code
 
     async def wakes(self) -> None:
         """Bring the suspended program to the foreground again, as the shell's ``fg``."""
-        await self._leader.send(b"wake")
+        await self._leader.send(b"w")
 
     async def _report(self) -> bytes:
         with trio.fail_after(TIMEOUT_SECONDS):
