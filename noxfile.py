@@ -16,7 +16,6 @@ nox.options.default_venv_backend = "uv|virtualenv"
 # The longest first, one for each core at a time.
 nox.options.sessions = ["e2e", "tests", "types", "lint"]
 nox.options.allow_parallel = True
-nox.options.parallel = os.cpu_count() or 1
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
@@ -64,7 +63,9 @@ def find_uv() -> None:
 
 
 find_pythons_of_pyenv()
-find_uv()
+if len(sys.argv) == 1:  # ``nox`` alone; what one session says can be read while it runs
+    nox.options.parallel = os.cpu_count() or 1
+    find_uv()
 # Without it the sessions would compile, at each start of a Python, all that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
