@@ -87,7 +87,8 @@ def _starter() -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
         words = [sys.executable, "-m", "tests.helpers.starter", str(theirs.fileno())]
-        process = subprocess.Popen(words, pass_fds=[theirs.fileno()])
+        root = Path(__file__).parents[2]
+        process = subprocess.Popen(words, pass_fds=[theirs.fileno()], cwd=root)
     atexit.register(process.wait)
     atexit.register(ours.close)  # is called before
     return ours
