@@ -2,10 +2,12 @@
 
 ``python -m tools.mutants protocol client/account`` prints a table, and a line for each mutant that
 survived the tests that `TESTS` names: it changes nothing that can be seen, or a test is missing.
+``protocol:25:39`` breaks these lines alone.
 
 Nothing is written: a mutant lives in a forked process. Most are changes inside a function, and take
-the place of its code after pytest has collected the tests once; a change of what stands outside
-functions needs a process of its own that imports the module as changed. POSIX only.
+the place of its code after pytest has collected the tests once. A change of what stands outside
+functions, and what has survived, needs a process of its own that imports the module as changed.
+POSIX only.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,7 +44,7 @@ TESTS = {
     "client/account": ["client/test_account.py"],
     "client/converse": ["client/test_converse.py"],
     "client/connect": ["client/test_connect.py"],
-    "client/failures": ["client/test_failures.py", "client/test_connect.py"],
+    "client/failures": ["client/test_failures.py"],
 }
 """Which tests belong to a module; the quick and telling ones first."""
 
@@ -413,9 +415,12 @@ def try_patched(name: str, tests: list[str], mutants: list[Mutant], file: Path) 
     return code
 
 
-def examine(module: str, tests: list[str], sources: Path = SOURCES) -> Trial:
-    """Try all mutants of a module."""
+def examine(
+    module: str, tests: list[str], sources: Path = SOURCES, lines: Collection[int] = ()
+) -> Trial:
+    """Try all mutants of a module, or of some of its lines."""
     found = sorted(mutants((sources / f"{module}.py").read_text("utf-8")), key=lambda it: it.line)
+    found = [one for one in found if not lines or one.line in lines]
     patched = [one for one in found if one.function]
     imported = [one for one in found if not one.function]
     name = f"{sources.name}.{module.replace('/', '.')}"
@@ -425,20 +430,28 @@ def examine(module: str, tests: list[str], sources: Path = SOURCES) -> Trial:
         if code:
             raise SystemExit(f"{name}: the tests cannot be run, or fail without any change")
         ends = pickle.loads(path.read_bytes())
-    ends += try_all(partial(try_imported, name, tests), imported, name)
-    return Trial(module, patched + imported, ends)
+    # What tests have made of the module before they run was made by the code as it is.
+    again = [one for one, end in zip(patched, ends, strict=True) if end == SURVIVED]
+    noticed = [one for one in patched if one not in again]
+    ends = [end for end in ends if end != SURVIVED]
+    ends += try_all(partial(try_imported, name, tests), again + imported, name)
+    return Trial(module, noticed + again + imported, ends)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and below it the survivors; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=__doc__)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}")
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE[:LINE…]", help=f"of {', '.join(TESTS)}"
+    )
     chosen = parser.parse_args(arguments).modules or list(TESTS)
-    if unknown := set(chosen) - set(TESTS):
+    if unknown := {module.partition(":")[0] for module in chosen} - set(TESTS):
         parser.error(f"there are no tests for {', '.join(sorted(unknown))}")
     trials = []
-    for module in chosen:
-        trials.append(examine(module, [str(ROOT / "tests" / file) for file in TESTS[module]]))
+    for chosen_module in chosen:
+        module, *lines = chosen_module.split(":")
+        tests = [str(ROOT / "tests" / file) for file in TESTS[module]]
+        trials.append(examine(module, tests, lines=[int(line) for line in lines]))
         print(trials[-1].row, *trials[-1].survivors, sep="\n", flush=True)
     print("\n| module | mutants | noticed | of these hung | share |\n|---|---|---|---|---|")
     print(*(trial.row for trial in trials), sep="\n")
