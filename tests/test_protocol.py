@@ -8,6 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trio_upper.protocol import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
     Responder,
     Uppercaser,
     full_notice,
@@ -15,6 +17,8 @@ from trio_upper.protocol import (
     read_notice,
     shutdown_notice,
 )
+
+KEYS = {4: "GHI", 6: "MNO", 7: "PQRS", 8: "TUV"}
 
 
 def upper(data: bytes) -> bytes:
@@ -144,6 +148,18 @@ def test_a_notice_is_one_line_that_can_be_recognised(notice: bytes, text: str) -
     assert read_notice(notice) == text
     assert read_notice(b"\n" + notice) == text
     assert read_notice(notice + b"more") == text
+
+
+def test_a_damaged_notice_is_shown_as_far_as_it_can_be() -> None:
+    """It is for a person, and no reason to fail."""
+    assert read_notice(b"trio-upper: f\xffll\n") == "trio-upper: f\ufffdll"
+
+
+def test_where_a_server_is_if_nobody_says_otherwise() -> None:
+    """On this machine alone, at T-R-I-O on the keys of a telephone."""
+    keys = {letter: str(key) for key, letters in KEYS.items() for letter in letters}
+    assert str(DEFAULT_PORT) == "".join(keys[letter] for letter in "TRIO")
+    assert DEFAULT_HOST == "127.0.0.1"
 
 
 @pytest.mark.parametrize("words", [b"", b"\n", b"SSH-2.0-x\n", b"trio-upper", b"\n\ntrio-upper: x"])
