@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, cast
@@ -232,6 +233,7 @@ def test_a_person_is_told_what_to_do_next(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All of it on standard error, each line as one of the program's own."""
+    monkeypatch.setattr(sys, "orig_argv", ["python"])
     log = Log(listening=raising(signal.SIGTERM))
     run(monkeypatch, Fake(), log, announcement=Announcement())
     out, err = capsys.readouterr()

@@ -43,6 +43,7 @@ MODULES = {
     "terminal/test_plain.py": TERMINALS,
     "terminal/test_screen.py": TERMINALS,
     "test_docs.py": FILES,
+    "test_proof.py": FILES,
     "test_readme.py": FILES,
     "test_architecture.py": FILES,
 }
