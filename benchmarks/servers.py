@@ -178,17 +178,22 @@ def free_port() -> int:
     return port
 
 
-def accepts(port: int) -> bool:
+def serves(port: int) -> bool:
+    """Whether a first client was served to its end: one that accepts may still be starting."""
     try:
-        socket.create_connection((HOST, port), timeout=START_SECONDS).close()
-    except ConnectionRefusedError:
+        with socket.create_connection((HOST, port), timeout=START_SECONDS) as client:
+            client.sendall(b"\n")
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1024):
+                pass
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
 
 
 @contextlib.contextmanager
 def running(server: Server, cores: Cores) -> Iterator[Running]:
-    """Run the server while the block runs; it accepts connections.
+    """Run the server while the block runs; it has served a first client.
 
     Error handling: raises `Failed`, with the server's last words, if it does not start.
     """
@@ -198,7 +203,7 @@ def running(server: Server, cores: Cores) -> Iterator[Running]:
         tempfile.TemporaryFile() as words,
         child(command, cores, stderr=words.fileno()) as process,
     ):
-        settled = wait_until(lambda: process.poll() is not None or accepts(port), START_SECONDS)
+        settled = wait_until(lambda: process.poll() is not None or serves(port), START_SECONDS)
         if not settled or process.poll() is not None:
             words.seek(0)
             said = words.read()[-QUOTED_BYTES:].decode(errors="replace")

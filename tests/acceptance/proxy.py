@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
-from benchmarks.servers import accepts, free_port
+from benchmarks.servers import free_port, serves
 
 from tests.acceptance.clients import dice_of, in_time
 from tests.acceptance.gate import Gate, Sizes, Skipped, expect
@@ -82,7 +82,7 @@ async def haproxy(program: str, first: int, second: int) -> AsyncGenerator[Proxy
         start = partial(trio.run_process, command, stderr=subprocess.DEVNULL)
         async with trio.open_nursery() as nursery:
             await nursery.start(start)
-            await expect_soon(lambda: accepts(port), lambda: "haproxy does not start")
+            await expect_soon(lambda: serves(port), lambda: "haproxy does not start")
             yield Proxy(port, admin)
             nursery.cancel_scope.cancel()
 

@@ -4,6 +4,7 @@ Most tests call `Poller.answer_batch` themselves, so that they see what one batc
 """
 
 import errno
+import math
 import select
 import socket
 import tracemalloc
@@ -24,6 +25,7 @@ from trio_upper.server import poller as poller_module
 from trio_upper.server.poller import (
     BATCH_ROUNDS,
     BATCH_SECONDS,
+    NEXT_MESSAGE_SECONDS,
     ROUND_MESSAGES,
     SHORT_BYTES,
     PolledStream,
@@ -153,9 +155,9 @@ async def test_a_reply_that_is_not_taken_at_once_wakes_its_task(poll: Poll) -> N
     client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sent = received = 0
     while not client.rests:
-        await client.send(bytes(READ_BYTES // 2))
-        sent += READ_BYTES // 2
-        poll.poller.answer_batch()
+        await client.send(bytes(SHORT_BYTES))
+        sent += SHORT_BYTES
+        until_done(poll)
         await wait_all_tasks_blocked()
     await client.peer.send_eof()
     while data := await client.peer.receive_some():
@@ -172,8 +174,8 @@ async def test_a_client_that_does_not_receive_is_not_read_from(poll: Poll) -> No
     client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     while not client.rests:
-        await client.send(bytes(READ_BYTES // 2))
-        poll.poller.answer_batch()
+        await client.send(bytes(SHORT_BYTES))
+        until_done(poll)
         await wait_all_tasks_blocked()
     answered = len(client.pieces)
     await client.peer.send_all(b"one more")
@@ -187,36 +189,30 @@ async def test_a_client_that_does_not_receive_is_not_read_from(poll: Poll) -> No
 async def test_a_client_that_sends_bulk_and_receives_nothing_pins_little_memory(
     poll: Poll, letter: str
 ) -> None:
-    """At most 256 KiB, whatever it did before; the second letter is three times as long."""
+    """At most 256 KiB, also after bulk that it did receive; the second letter triples."""
     responder = Responder()
 
     class Upper(Client):
-        stuck = False
-
-        async def run(self) -> None:
-            while (rest := await self.stream.next_reply(responder.answer)) is not None:
-                self.stuck = True
-                await self.stream.send_all(rest)
-                self.stuck = False
+        answer = staticmethod(responder.answer)
 
     client = await poll.client_of(Upper)
-    client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    bulk = letter.encode() * (8 * READ_BYTES)
+    ours = client.stream._socket
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * READ_BYTES)
+    await client.send(b"x" * SHORT_BYTES)
+    until_done(poll)
+    assert len(await client.peer.receive_some()) == SHORT_BYTES
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.peer.send_all, bulk)
-            while not client.stuck:
-                poll.poller.answer_batch()
-                await wait_all_tasks_blocked()
-            after, _ = tracemalloc.get_traced_memory()
-            nursery.cancel_scope.cancel()
+        await client.send(letter.encode() * (READ_BYTES // len(letter.encode())))
+        until_done(poll)
+        after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert responder.received > 0
-    assert after - before <= 256 * 1024
+    assert responder.received == SHORT_BYTES + READ_BYTES
+    assert poll.poller.awake == 1
+    assert READ_BYTES // 2 < after - before <= 256 * 1024
 
 
 async def test_what_came_while_the_task_was_awake_is_answered_when_it_parks(poll: Poll) -> None:
@@ -265,8 +261,8 @@ async def noted(poll: Poll, names: Iterable[str]) -> tuple[list[Noted], list[str
 
 
 def until_done(poll: Poll) -> None:
-    while poll.poller.answer_batch():
-        pass
+    while poll.poller._queue or select.select([poll.poller._epoll], [], [], 0)[0]:
+        poll.poller.answer_batch()
 
 
 async def test_bulk_takes_turns_and_short_messages_do_not_wait(
@@ -274,7 +270,7 @@ async def test_bulk_takes_turns_and_short_messages_do_not_wait(
 ) -> None:
     """Short messages are answered at once, and those who send bulk one after the other."""
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
-    monkeypatch.setattr(poller_module, "TURN_BYTES", 32)
+    monkeypatch.setattr(poller_module, "READ_BYTES", 32)
     (*bulk, one, other), order = await noted(poll, ["a", "b", "c", "light", "light"])
     for client in bulk:
         await client.send(bytes(16 + 32 * 9))
@@ -291,7 +287,7 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
 ) -> None:
     """A short message waits for one turn of bulk, with any number of clients that send it."""
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
-    monkeypatch.setattr(poller_module, "TURN_BYTES", 16)
+    monkeypatch.setattr(poller_module, "READ_BYTES", 16)
     (*bulk, light), order = await noted(poll, ["turn", "turn", "turn", "message"])
 
     with socket.socket(fileno=socket.dup(light.peer.socket.fileno())) as sender:
@@ -327,10 +323,12 @@ async def test_a_client_is_in_the_queue_once(poll: Poll) -> None:
 
 
 class Endless:
-    """An epoll that has something to report whenever it is asked."""
+    """An epoll that has something to report whenever it is asked, for `rounds` times."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: float = math.inf) -> None:
         self.polls = 0
+        self.timeouts: list[float | None] = []
+        self._rounds = rounds
         self.closed = False
         self._ours, self._theirs = socket.socketpair()
         self._theirs.send(b"x")
@@ -340,9 +338,9 @@ class Endless:
 
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
         self.polls += 1
-        assert timeout == 0
+        self.timeouts.append(timeout)
         assert maxevents == ROUND_MESSAGES
-        return [(7, READABLE)] * maxevents
+        return [(7, READABLE)] * maxevents if self.polls <= self._rounds else []
 
     def register(self, fd: int, eventmask: int = 0) -> None:
         raise NotImplementedError
@@ -371,11 +369,16 @@ class Quick(PolledStream):
         self.noticed += 1
         self.time += self.seconds
 
+    def take_turn(self) -> None:
+        self.time += self.seconds
+
 
 @contextmanager
-def endless(seconds: float = 0) -> Iterator[tuple[Endless, Quick, Poller]]:
-    """Give a poller that never runs out of messages, each of which takes some time."""
-    epoll, stream = Endless(), Quick(seconds)
+def endless(
+    seconds: float = 0, rounds: float = math.inf
+) -> Iterator[tuple[Endless, Quick, Poller]]:
+    """Give a poller that has messages for `rounds` rounds, each of which takes some time."""
+    epoll, stream = Endless(rounds), Quick(seconds)
     poller = Poller(epoll)
     poller._streams[7] = stream
     try:
@@ -388,7 +391,7 @@ def test_a_batch_is_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trio's other tasks run after BATCH_ROUNDS rounds, even if there is more to answer."""
     with endless() as (epoll, stream, poller):
         monkeypatch.setattr("time.perf_counter", lambda: 0.0)
-        assert poller.answer_batch()
+        poller.answer_batch()
         assert epoll.polls == BATCH_ROUNDS
         assert stream.noticed == BATCH_ROUNDS * ROUND_MESSAGES
 
@@ -397,8 +400,79 @@ def test_a_batch_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where answering takes long, they run after about a millisecond."""
     with endless(BATCH_SECONDS / ROUND_MESSAGES) as (epoll, stream, poller):
         monkeypatch.setattr("time.perf_counter", lambda: stream.time)
-        assert poller.answer_batch()
+        poller.answer_batch()
         assert epoll.polls == 1
+
+
+def test_a_batch_waits_for_the_next_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Trio has nothing else to do: once for each round that brought something."""
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    with endless(rounds=2) as (epoll, _, poller):
+        poller.before_io_wait(1.0)
+        poller.answer_batch()
+        assert epoll.timeouts == [0, NEXT_MESSAGE_SECONDS, NEXT_MESSAGE_SECONDS]
+
+
+def test_a_batch_waits_while_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when Trio has a task to run, when a client's task is awake, or when bulk has a turn."""
+    monkeypatch.setattr("time.perf_counter", lambda: 0.0)
+    with endless(rounds=2) as (epoll, _, poller):
+        poller.before_io_wait(0)
+        poller.answer_batch()
+        assert epoll.timeouts == [0, 0, 0]
+    with endless(rounds=2) as (epoll, _, poller):
+        poller.before_io_wait(1.0)
+        poller.awake = 1
+        poller.answer_batch()
+        assert epoll.timeouts == [0, 0, 0]
+    with endless(rounds=0) as (epoll, stream, poller):
+        poller.before_io_wait(1.0)
+        for _ in range(3):
+            poller.queue(stream)
+        poller.answer_batch()
+        assert epoll.timeouts == [0, 0, 0, NEXT_MESSAGE_SECONDS]
+
+
+async def test_who_is_parked_is_not_awake(poll: Poll) -> None:
+    """Each client's task is counted as long as the poller cannot answer for it."""
+    assert poll.poller.awake == 0
+    client, other = await poll.client(), await poll.client()
+    assert poll.poller.awake == 0
+    client.stream._socket.shutdown(socket.SHUT_WR)
+    await client.send(b"hi")
+    poll.poller.answer_batch()
+    assert poll.poller.awake == 1  # it has to find out why its reply cannot be sent
+    client.stream.close()
+    other.stream.close()
+    assert poll.poller.awake == 0
+    await wait_all_tasks_blocked()
+    assert poll.poller.awake == 0
+
+
+async def test_a_cancelled_client_is_awake(poll: Poll) -> None:
+    """Until it is closed."""
+    here, there = await socket_pair()
+    async with there:
+        stream = PolledStream(take_socket(here), poll.poller)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await stream.next_reply(Responder().answer)
+        assert poll.poller.awake == 1
+        stream.close()
+    assert poll.poller.awake == 0
+
+
+async def test_the_poller_observes_whether_trio_is_idle() -> None:
+    """By itself, and no longer than it runs."""
+    async with running() as poll:
+        await wait_all_tasks_blocked()
+        poll.poller._trio_is_idle = False
+        await trio.sleep(0.001)
+        assert poll.poller._trio_is_idle
+        poll._nursery.cancel_scope.cancel()
+    poll.poller._trio_is_idle = False
+    await trio.sleep(0.001)
+    assert not poll.poller._trio_is_idle
 
 
 async def test_other_tasks_run_between_two_batches() -> None:

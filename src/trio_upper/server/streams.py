@@ -11,9 +11,9 @@ import trio
 
 from trio_upper.platform import unacknowledged_bytes
 
-# Bytes that one read asks for: large enough for bulk at full speed, small enough that the read and
-# its reply, which may be three times as long, stay below 256 KiB for a client that takes nothing.
-READ_BYTES = 64 * 1024
+# Bytes that one read asks for: large enough for bulk at full speed, small enough that the reply,
+# which may be three times as long, stays below 256 KiB for a client that takes nothing of it.
+READ_BYTES = 80 * 1024
 
 # Bytes of text in one record of TLS (RFC 8446, section 5.1); more cannot be decrypted at once.
 RECORD_BYTES = 16 * 1024
