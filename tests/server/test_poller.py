@@ -153,19 +153,26 @@ async def test_a_reply_that_is_not_taken_at_once_wakes_its_task(poll: Poll) -> N
     client = await poll.client()
     client.stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     client.peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sent = received = 0
+    sent = 0
+    received = bytearray()
+
+    async def receive_all() -> None:
+        async for data in client.peer:
+            received.extend(data)
+
     while not client.rests:
         await client.send(bytes(SHORT_BYTES))
         sent += SHORT_BYTES
         until_done(poll)
         await wait_all_tasks_blocked()
-    await client.peer.send_eof()
-    while data := await client.peer.receive_some():
-        received += len(data)
-        poll.poller.answer_batch()
-        if client.ended:
-            await client.stream.send_eof()
-    assert received == sent
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive_all)
+        await client.peer.send_eof()
+        while not client.ended:
+            until_done(poll)
+            await trio.lowlevel.checkpoint()
+        await client.stream.send_eof()
+    assert len(received) == sent
 
 
 async def test_a_client_that_does_not_receive_is_not_read_from(poll: Poll) -> None:
