@@ -450,13 +450,18 @@ def closing_with_its_peer(*, after: int = 0, delay: float = 0.0) -> Peer:
     """
 
     async def peer(stream: trio.StapledStream) -> None:  # type: ignore[type-arg]
+        async def answer(data: bytes) -> None:
+            await trio.sleep(delay)
+            await stream.send_all(data.upper())
+
         held = b""
-        while data := await stream.receive_some():
-            held += data
-            if len(held) >= after:
-                await trio.sleep(delay)
-                await stream.send_all(held.upper())
-                held = b""
+        async with trio.open_nursery() as nursery:
+            while data := await stream.receive_some():
+                held += data
+                if len(held) >= after:
+                    nursery.start_soon(answer, held)
+                    held = b""
+            nursery.cancel_scope.cancel()
         await stream.aclose()
 
     return peer
