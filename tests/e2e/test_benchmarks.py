@@ -618,7 +618,8 @@ def test_idle_memory_is_told_for_each_client(generator: Generator, streams: Runn
 
 def test_bare_measure_counts_whole_messages() -> None:
     """The in-process yardstick counts messages and this process's CPU time."""
-    found = measure_bare(messages.TEXT_LINES, ANYWHERE, 0.01)
+    while not (found := measure_bare(messages.TEXT_LINES, ANYWHERE, 0.01)).messages:
+        pass  # others had the processor all the time
     assert found.messages % len(messages.TEXT_LINES.requests) == 0
     assert 0 < found.cpu_us < 1000
 
