@@ -305,15 +305,18 @@ async def test_what_stands_in_a_new_prompt_can_be_edited() -> None:
 async def test_the_prompt_comes_back_after_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell has a sane terminal meanwhile, the prompt is erased, and drawn when it goes on."""
     stopped: list[tuple[int, bool]] = []
+    has_stopped = trio.Event()
     async with at_prompt() as (person, prompt), prompt.converse(LABEL) as conversation:
-        monkeypatch.setattr(
-            terminal,
-            "stop_job",
-            lambda number: stopped.append((number, person.has_sane_terminal())),
-        )
+
+        def stop(number: int) -> None:
+            stopped.append((number, person.has_sane_terminal()))
+            has_stopped.set()
+
+        monkeypatch.setattr(terminal, "stop_job", stop)
         await person.types("half")
         await person.sees("half")
         await person.types(CTRL_Z)
+        await has_stopped.wait()
         await person.sees("\x1b[?2004l")
         await person.sees(EDITING)
         await person.sees("half")
