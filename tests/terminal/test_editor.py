@@ -316,7 +316,8 @@ async def test_the_prompt_comes_back_after_a_stop(monkeypatch: pytest.MonkeyPatc
         await person.types("half")
         await person.sees("half")
         await person.types(CTRL_Z)
-        await has_stopped.wait()
+        with trio.fail_after(TIMEOUT):
+            await has_stopped.wait()
         await person.sees("\x1b[?2004l")
         await person.sees(EDITING)
         await person.sees("half")
