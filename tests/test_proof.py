@@ -117,6 +117,6 @@ def test_a_mutant_runs() -> None:
     """It is the module with the change, and no other."""
     [mutant] = [one for one in mutants(SOURCE) if one.after == "number >= LIMIT"]
     module: dict[str, object] = {}
-    exec(mutant.code(), module)
+    exec(mutant.code, module)
     assert module["LIMIT"] == 10
     assert mutant.function == "is_small"

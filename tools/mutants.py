@@ -12,9 +12,9 @@ POSIX only.
 
 import argparse
 import ast
-import copy
 import gc
 import importlib.machinery
+import importlib.util
 import inspect
 import math
 import os
@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
+from typing import Any
 
 import pytest
 import trio.testing  # noqa: F401 - once, instead of in each forked process
@@ -89,10 +90,12 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 DROPPED = (ast.Assign, ast.AugAssign, ast.Expr, ast.Raise, ast.Delete, ast.Break, ast.Continue)
 """The statements that are left out."""
 
+TESTING = (ast.If, ast.While, ast.IfExp)
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Mutant:
-    """A module with one change; `code` makes it.
+    """A module with one change.
 
     `function` is the qualified name of the function whose code alone is different, or empty.
     """
@@ -100,12 +103,8 @@ class Mutant:
     line: int
     before: str
     after: str
-    tree: ast.Module = field(repr=False)
-    function: str = ""
-
-    def code(self) -> CodeType:
-        """Return the module's code."""
-        return compile(ast.fix_missing_locations(self.tree), "<mutant>", "exec", dont_inherit=True)
+    code: CodeType = field(repr=False)
+    function: str
 
     def __str__(self) -> str:
         """Return where it is, what stood there and what stands there now."""
@@ -115,33 +114,40 @@ class Mutant:
 def mutants(source: str) -> Iterator[Mutant]:
     """Yield `source` with one change after the other."""
     tree = ast.parse(source)
-    original = functions(compile(tree, "<original>", "exec", dont_inherit=True))
-    for parent, name, index, function in places(tree):
-        old = child(parent, name, index)
-        for new in changes(old, parent, name):
-            statement = old if isinstance(old, ast.stmt | ast.expr) else parent
-            before = shown(statement)
-            put(parent, name, index, new)
-            after = shown(new if statement is old else parent)
-            changed = copy.deepcopy(tree)
-            put(parent, name, index, old)
-            mutant = Mutant(line=line_of(statement), before=before, after=after, tree=changed)
-            fits = function and function in original
-            if fits and functions(mutant.code())[function].co_freevars == (
-                original[function].co_freevars
-            ):
-                mutant = Mutant(**vars(mutant) | {"function": function})
-            yield mutant
+    original = functions(compiled(tree))
+    for parent, siblings, key, function in places(tree):
+        old = siblings[key]
+        for new in changes(old, is_test=key == "test" and isinstance(parent, TESTING)):
+            whole = old if isinstance(old, ast.stmt | ast.expr) else parent
+            assert isinstance(whole, ast.stmt | ast.expr)
+            before = shown(whole)
+            siblings[key] = new
+            after = shown(new if whole is old else whole)
+            code = compiled(tree)
+            siblings[key] = old
+            there, here = original.get(function), functions(code).get(function)
+            alone = function if there and here and there.co_freevars == here.co_freevars else ""
+            yield Mutant(line=whole.lineno, before=before, after=after, code=code, function=alone)
+
+
+def compiled(tree: ast.Module) -> CodeType:
+    """Return the module's code."""
+    return compile(ast.fix_missing_locations(tree), "<mutant>", "exec", dont_inherit=True)
 
 
 def places(
     node: ast.AST, function: str = "", scope: str = ""
-) -> Iterator[tuple[ast.AST, str, int | None, str]]:
-    """Yield all there is in a tree: parent, field, index in the field, outermost function."""
+) -> Iterator[tuple[ast.AST, Any, str | int, str]]:
+    """Yield all there is in a tree: its parent, what it is an item of, its key, its function.
+
+    That is the outermost one.
+    """
     for name, value in ast.iter_fields(node):
-        if name in {"annotation", "returns", "names", "targets", "slice_", "type_params"}:
+        if name in {"annotation", "returns", "names", "targets", "type_params"}:
             continue  # for the type checker, or no place for another value
-        for index, part in enumerate(value) if isinstance(value, list) else [(None, value)]:
+        in_list = isinstance(value, list)
+        siblings = value if in_list else vars(node)
+        for key, part in enumerate(value) if in_list else [(name, value)]:
             if not isinstance(part, ast.AST) or is_left_alone(part):
                 continue
             inner, below = function, scope
@@ -149,7 +155,7 @@ def places(
                 inner = scope if name == "body" else ""
             if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 below = f"{scope}.{part.name}" if scope else part.name
-            yield node, name, index, inner
+            yield node, siblings, key, inner
             yield from places(part, inner, below)
 
 
@@ -167,8 +173,8 @@ def is_left_alone(node: ast.AST) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
-def changes(node: ast.AST, parent: ast.AST, name: str) -> Iterator[ast.AST]:
-    """Yield what may stand in the place of `node`, the field `name` of `parent`."""
+def changes(node: ast.AST, *, is_test: bool) -> Iterator[ast.AST]:
+    """Yield what may stand in the place of `node`; `is_test`: it decides between two branches."""
     if type(node) in SWAPS:
         yield SWAPS[type(node)]()
     match node:
@@ -176,11 +182,12 @@ def changes(node: ast.AST, parent: ast.AST, name: str) -> Iterator[ast.AST]:
             yield from (ast.Constant(value) for value in other_values(node.value))
         case ast.UnaryOp(op=ast.Not()):
             yield node.operand
-        case ast.Return(value=ast.expr() as value) if not is_none(value):
+        case ast.Return(value=None | ast.Constant(value=None)):
+            pass
+        case ast.Return():
             yield ast.Return(ast.Constant(None))
         case stmt if isinstance(stmt, DROPPED):
             yield ast.Pass()
-    is_test = name == "test" and isinstance(parent, ast.If | ast.While | ast.IfExp)
     if is_test and isinstance(node, ast.Name | ast.Attribute | ast.Call | ast.NamedExpr):
         yield ast.UnaryOp(ast.Not(), node)
 
@@ -198,34 +205,9 @@ def other_values(value: object) -> Iterator[bool | float | str | bytes]:
             yield b"" if value else b"?"
 
 
-def is_none(node: ast.expr) -> bool:
-    """Tell whether it is the constant None."""
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def child(parent: ast.AST, name: str, index: int | None) -> ast.AST:
-    """Return what stands there."""
-    value = getattr(parent, name)
-    found: ast.AST = value if index is None else value[index]
-    return found
-
-
-def put(parent: ast.AST, name: str, index: int | None, node: ast.AST) -> None:
-    """Have `node` stand there."""
-    if index is None:
-        setattr(parent, name, node)
-    else:
-        getattr(parent, name)[index] = node
-
-
 def shown(node: ast.AST) -> str:
     """Return the code in one line."""
     return " ".join(ast.unparse(node).split())
-
-
-def line_of(node: ast.AST) -> int:
-    """Return where it begins."""
-    return int(getattr(node, "lineno", 0))
 
 
 def functions(code: CodeType) -> dict[str, CodeType]:
@@ -244,24 +226,22 @@ def functions(code: CodeType) -> dict[str, CodeType]:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a module: each mutant, and `SURVIVED` or not."""
+    """What came of each mutant of a module."""
 
     module: str
-    mutants: list[Mutant]
-    ends: list[int]
+    ends: dict[Mutant, int]
 
     @property
     def survivors(self) -> list[Mutant]:
         """Those that no test has noticed."""
-        ends = zip(self.mutants, self.ends, strict=True)
-        return [one for one, end in ends if end == SURVIVED]
+        return [mutant for mutant, end in self.ends.items() if end == SURVIVED]
 
     @property
     def row(self) -> str:
         """A row of the table."""
-        noticed = sum(end != SURVIVED for end in self.ends)
-        cells = (len(self.ends), noticed, self.ends.count(HUNG), f"{noticed / len(self.ends):.1%}")
-        return " | ".join([f"| `{self.module}`", *map(str, cells)]) + " |"
+        count, noticed = len(self.ends), len(self.ends) - len(self.survivors)
+        hung = list(self.ends.values()).count(HUNG)
+        return f"| `{self.module}` | {count} | {noticed} | {hung} | {noticed / count:.1%} |"
 
 
 def in_forks(jobs: Sequence[Callable[[], int]], seconds: float) -> Iterator[tuple[int, int]]:
@@ -293,8 +273,7 @@ def try_all(run: Callable[[Mutant | None], int], mutants: Sequence[Mutant], why:
     if code != SURVIVED:
         raise SystemExit(f"{why}: the tests cannot be run, or fail without any change")
     seconds = HANG_FACTOR * (time.monotonic() - began) + HANG_SECONDS
-    ends = dict(in_forks([partial(run, mutant) for mutant in mutants], seconds))
-    return [ends[index] for index in range(len(mutants))]
+    return [end for _, end in sorted(in_forks([partial(run, one) for one in mutants], seconds))]
 
 
 def fork(job: Callable[[], int]) -> int:
@@ -357,38 +336,23 @@ def patch(name: str, mutant: Mutant) -> None:
         found = getattr(found, "fget", found)
         found = inspect.unwrap(getattr(found, "__func__", found))  # type: ignore[arg-type]
     assert isinstance(found, FunctionType)
-    found.__code__ = functions(mutant.code())[mutant.function]
+    found.__code__ = functions(mutant.code)[mutant.function]
 
 
-class Importing(importlib.machinery.PathFinder):
-    """A finder of one module, as changed."""
+class Importing(importlib.machinery.SourceFileLoader):
+    """Has one module imported as changed: a finder, for `sys.meta_path`, and a loader."""
 
-    def __init__(self, name: str, mutant: Mutant) -> None:
-        self._name = name
-        self._mutant = mutant
+    def __init__(self, name: str, path: Path, code: CodeType) -> None:
+        super().__init__(name, str(path))
+        self._code = code
 
-    def find_spec(  # type: ignore[override]
-        self, name: str, path: Sequence[str] | None = None, *_: object
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
         """Return how to load the module, None for any other."""
-        if name != self._name:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        assert spec
-        assert spec.origin
-        spec.loader = Loading(name, spec.origin)
-        spec.loader.mutant = self._mutant
-        return spec
-
-
-class Loading(importlib.machinery.SourceFileLoader):
-    """Loads a mutant."""
-
-    mutant: Mutant
+        return importlib.util.spec_from_loader(name, self) if name == self.name else None
 
     def get_code(self, _: str) -> CodeType:
         """Return the changed code."""
-        return self.mutant.code()
+        return self._code
 
 
 def run_pytest(arguments: list[str], *plugins: object) -> int:
@@ -400,10 +364,10 @@ def run_pytest(arguments: list[str], *plugins: object) -> int:
     )
 
 
-def try_imported(name: str, tests: list[str], mutant: Mutant | None) -> int:
+def try_imported(name: str, path: Path, tests: list[str], mutant: Mutant | None) -> int:
     """Run the tests with a module that is imported as changed."""
     if mutant:
-        sys.meta_path.insert(0, Importing(name, mutant))
+        sys.meta_path.insert(0, Importing(name, path, mutant.code))
     return SURVIVED if run_pytest(tests) == 0 else NOTICED
 
 
@@ -419,23 +383,23 @@ def examine(
     module: str, tests: list[str], sources: Path = SOURCES, lines: Collection[int] = ()
 ) -> Trial:
     """Try all mutants of a module, or of some of its lines."""
-    found = sorted(mutants((sources / f"{module}.py").read_text("utf-8")), key=lambda it: it.line)
+    path = sources / f"{module}.py"
+    found = sorted(mutants(path.read_text("utf-8")), key=lambda mutant: mutant.line)
     found = [one for one in found if not lines or one.line in lines]
     patched = [one for one in found if one.function]
-    imported = [one for one in found if not one.function]
     name = f"{sources.name}.{module.replace('/', '.')}"
+    ends = dict.fromkeys(found, SURVIVED)
     with tempfile.NamedTemporaryFile() as file:
-        path = Path(file.name)
-        [(_, code)] = in_forks([partial(try_patched, name, tests, patched, path)], math.inf)
+        result = Path(file.name)
+        [(_, code)] = in_forks([partial(try_patched, name, tests, patched, result)], math.inf)
         if code:
             raise SystemExit(f"{name}: the tests cannot be run, or fail without any change")
-        ends = pickle.loads(path.read_bytes())
+        ends.update(zip(patched, pickle.loads(result.read_bytes()), strict=True))
     # What tests have made of the module before they run was made by the code as it is.
-    again = [one for one, end in zip(patched, ends, strict=True) if end == SURVIVED]
-    noticed = [one for one in patched if one not in again]
-    ends = [end for end in ends if end != SURVIVED]
-    ends += try_all(partial(try_imported, name, tests), again + imported, name)
-    return Trial(module, noticed + again + imported, ends)
+    again = [mutant for mutant in found if ends[mutant] == SURVIVED]
+    run = partial(try_imported, name, path, tests)
+    ends.update(zip(again, try_all(run, again, name), strict=True))
+    return Trial(module, ends)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -218,6 +218,7 @@ async def test_a_server_that_never_reads_is_given_up(autojump_clock: MockClock) 
     async with aclosing(source_of(b"hi")) as source:
         outcome = await converse(ours, source, no_reply, reply_timeout=REPLY_TIMEOUT)
     assert outcome == Outcome(ending=Ending.SILENT, owed=2, unanswered=2)
+    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT)
 
 
 async def test_the_servers_end_stops_the_input_at_once(autojump_clock: MockClock) -> None:
