@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import trio
 from benchmarks.processes import raise_descriptor_limit
@@ -37,7 +38,7 @@ from tests.acceptance import (
     workers,
 )
 from tests.acceptance.gate import FULL, SMALL, Gate, Row, Sizes, Verdict, attempt
-from tests.acceptance.table import make_console, show
+from tests.acceptance.table import make_console, page, show
 from trio_upper.cli.signals import end_by, until_signal
 
 MODULES = (
@@ -97,6 +98,7 @@ def make_parser() -> argparse.ArgumentParser:
         "gates", nargs="*", type=gate, metavar="GATE", help=f"by name or number, of {names}"
     )
     parser.add_argument("--small", action="store_true", help="in a minute or two")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table to it")
     for size in dataclasses.fields(Sizes):
         kind = type(getattr(FULL, size.name))
         parser.add_argument(
@@ -150,9 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("this needs Linux: /proc, prlimit, ip")
     raise_descriptor_limit()
     gates = options.gates or list(GATES.values())
-    rows = trio.run(until_signal, partial(try_all, gates, sizes_of(options)))
+    sizes = sizes_of(options)
+    rows = trio.run(until_signal, partial(try_all, gates, sizes))
     if isinstance(rows, signal.Signals):
         end_by(rows)
+    if options.output is not None:
+        options.output.write_text(page(rows, sizes), encoding="utf-8")
     return int(any(row.verdict is Verdict.BROKEN for row in rows))
 
 

@@ -1,11 +1,15 @@
-"""The table of the gates, a row at a time."""
+"""The table of the gates: a row at a time on a terminal, or as a page."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from benchmarks.machine import describe
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.acceptance.gate import Row, Verdict
+from tests.acceptance.gate import Row, Sizes, Verdict
 
 # Characters. What is not a terminal, or is a narrow one, is taken to be this wide.
 NARROWEST = 100
@@ -36,3 +40,20 @@ def make_console() -> Console:
     console = Console(highlight=False)
     console.width = max(console.width, NARROWEST)
     return console
+
+
+def page(rows: Sequence[Row], sizes: Sizes) -> str:
+    """Return the table in Markdown, with the machine and the date."""
+    lines = [
+        f"Run on {datetime.now(UTC):%d %B %Y}, on {describe()}\n",
+        "| gate | promise | done | seen | |",
+        "|---:|---|---|---|---|",
+    ]
+    for row in rows:
+        gate = row.gate
+        seen = " ".join(row.seen.split())
+        verdict = f"{row.verdict}, {row.seconds:.0f} s"
+        lines.append(
+            f"| {gate.number} | {gate.promise} | {gate.done(sizes)} | {seen} | {verdict} |"
+        )
+    return "\n".join(lines) + "\n"

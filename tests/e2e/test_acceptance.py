@@ -126,13 +126,18 @@ async def test_a_gate_that_does_not_end(autojump_clock: trio.abc.Clock) -> None:
     assert row.seconds == LIMIT
 
 
-def test_the_driver(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It runs what is asked for, at the sizes that are asked for, and exits with 0."""
-    assert driver.main(["pieces", "--small", "--examples", "5"]) == 0
+    page = tmp_path / "gates.md"
+    assert driver.main(["pieces", "--small", "--examples", "5", "--output", str(page)]) == 0
     said = capsys.readouterr()
     assert "gate 7: 5 examples of random and broken UTF-8" in said.err
     assert "Any bytes in any pieces" in said.out
     assert "1 kept, 0 broken, 0 skipped" in said.out
+    *_, row = page.read_text(encoding="utf-8").splitlines()
+    assert row.startswith("| 7 | Any bytes in any pieces")
+    assert "| 5 examples of random and broken UTF-8" in row
+    assert "| kept, " in row
 
 
 def test_the_driver_of_broken_promises(
