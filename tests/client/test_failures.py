@@ -15,6 +15,7 @@ from trio_upper.client.failures import (
     NoSuchVersion,
     broken,
     looks_like_tls,
+    was_reset,
 )
 
 SYSTEM_ERRORS = [
@@ -35,7 +36,18 @@ SYSTEM_ERRORS = [
     (errno.EMFILE, Cause.TOO_MANY_FILES),
     (errno.ENFILE, Cause.TOO_MANY_FILES),
     (errno.EIO, Cause.OTHER),
+    (None, Cause.OTHER),
+    (10013, Cause.FORBIDDEN),
+    (10024, Cause.TOO_MANY_FILES),
+    (10047, Cause.NO_LOCAL_ADDRESS),
+    (10049, Cause.NO_LOCAL_ADDRESS),
+    (10050, Cause.NO_ROUTE),
+    (10051, Cause.NO_ROUTE),
+    (10053, Cause.RESET),
+    (10054, Cause.RESET),
+    (10060, Cause.TIMED_OUT),
     (10061, Cause.REFUSED),
+    (10064, Cause.NO_NEIGHBOUR),
     (10065, Cause.NO_NEIGHBOUR),
 ]
 
@@ -52,6 +64,8 @@ LOOKUP_ERRORS = [
     (NoSuchVersion("no IPv6 address"), Cause.NO_SUCH_VERSION),
     (socket.gaierror(11001, "?"), Cause.NAME_NOT_FOUND),
     (socket.gaierror(11002, "?"), Cause.NAME_SERVER),
+    (socket.gaierror(11003, "?"), Cause.NAME_SERVER),
+    (socket.gaierror(11004, "?"), Cause.NAME_NOT_FOUND),
 ]
 
 TLS_REASONS = [
@@ -156,7 +170,7 @@ def test_sentence_without_an_address() -> None:
 
 
 @pytest.mark.parametrize(("number", "cause"), dict(SYSTEM_ERRORS).items())
-def test_system_errors(number: int, cause: Cause) -> None:
+def test_system_errors(number: int | None, cause: Cause) -> None:
     """What the kernel says about an attempt has its row."""
     assert failed(OSError(number, "?")).cause is cause
 
@@ -323,9 +337,10 @@ def test_a_handshake_tells_more_than_other_addresses() -> None:
 
 
 def test_every_cause_has_its_own_words_and_hint() -> None:
-    """No two rows share their words, and none is without a hint."""
+    """No two rows share their words, and none is without words or a hint."""
     assert len({cause.words for cause in Cause}) == len(Cause)
     for cause in Cause:
+        assert cause.words
         assert cause.hint
         assert cause.sentence == f"{cause.words}: {cause.hint}"
 
@@ -340,6 +355,10 @@ def test_every_cause_has_its_own_words_and_hint() -> None:
             "the server's machine no longer answers",
         ),
         (broken_by(OSError(errno.ENETUNREACH, "?")), "the network to the server is gone"),
+        (
+            broken_by(OSError(errno.EHOSTUNREACH, "?")),
+            "the server's machine is no longer on the network",
+        ),
         (
             broken_by(tls_error("UNEXPECTED_EOF_WHILE_READING")),
             "the server cut the connection without ending TLS",
@@ -357,6 +376,36 @@ def test_every_cause_has_its_own_words_and_hint() -> None:
 def test_broken(error: Exception, words: str) -> None:
     """A connection that breaks says why, from what its stream's error was raised from."""
     assert broken(error) == words
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (broken_by(OSError(errno.ECONNRESET, "?")), True),
+        (broken_by(tls_error("UNEXPECTED_EOF_WHILE_READING")), True),
+        (broken_by(OSError(errno.ETIMEDOUT, "?")), False),
+        (broken_by(tls_error("BAD_RECORD_MAC")), False),
+    ],
+)
+def test_was_reset(error: Exception, expected: bool) -> None:
+    """Without a reason: the time that ran out, or what TLS found wrong, is one."""
+    assert was_reset(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a.example", "b.example"], "it lists a.example, b.example"),
+        (["a", "b", "c", "d", "e"], "it lists a, b, c, d, e"),
+        (["a", "b", "c", "d", "e", "f", "g"], "it lists a, b, c, d, e and 2 more"),
+        (["a\x1b[2J"], "it lists 'a\\x1b[2J'"),
+    ],
+)
+def test_the_names_of_a_certificate(names: list[str], words: str) -> None:
+    """The first few, and nothing in them drives a terminal."""
+    error = broken_by(verify_error(62))
+    attempt = Attempt(address="192.0.2.1", error=error, connected=True, names=tuple(names))
+    assert attempt.words == Cause.TLS_WRONG_NAME.words.format(detail=words)
 
 
 @pytest.mark.parametrize(
