@@ -159,6 +159,7 @@ def test_sentence() -> None:
     )
     assert (failure.host, failure.port, failure.seconds) == ("example.lan", 8746, 0.0213)
     assert failure.cause is Cause.REFUSED
+    assert len(failure.attempts) == 3
 
 
 def test_sentence_without_an_address() -> None:
@@ -239,6 +240,7 @@ def test_refused_by_this_machine() -> None:
     attempt = Attempt(address="127.0.0.1", error=refused, own=True)
     failure = CannotConnect("localhost", 1, attempts=(attempt,), seconds=0)
     assert failure.cause is Cause.REFUSED_HERE
+    assert "(tried 127.0.0.1, 0.00 s)" in str(failure)
     assert str(failure).endswith("is the server running?")
 
 
@@ -298,6 +300,7 @@ def test_unknown_scope() -> None:
     ("failure", "words"),
     [
         (failed(OSError(errno.EIO, "Error connecting to ('::1', 1): Input error")), "Input error"),
+        (failed(OSError(errno.EIO, "Disk error: full")), "Disk error: full"),
         (failed(RuntimeError("two\nlines")), "two lines"),
         (failed(RuntimeError()), "RuntimeError"),
         (failed(ssl.SSLError(1, "two\nlines"), connected=True), "two lines"),
@@ -422,5 +425,6 @@ def test_the_names_of_a_certificate(names: list[str], words: str) -> None:
     ],
 )
 def test_looks_like_tls(first_bytes: bytes, expected: bool) -> None:
-    """Alerts and handshake messages are known for TLS, and nothing else is."""
+    """Alerts and handshake messages are known for TLS, and nothing else is; the hint is short."""
     assert looks_like_tls(first_bytes) is expected
+    assert Cause.TLS_WANTED.sentence == "the server wants TLS: add --tls"
