@@ -421,9 +421,21 @@ def test_a_bulk_transfer_ends_in_time(world: World) -> None:
 
 
 def test_a_short_bulk_transfer_that_brings_nothing(world: World) -> None:
-    """It does not wait for longer than it would have lasted."""
+    """It waits for the first reply as long as for any."""
     world.meets(right, right, right, silent)
     assert said(world, seconds=0.1)["bulk"] == "after 0.0 MB: no reply for 3 s"
+
+
+def test_a_short_bulk_transfer_over_a_slow_link(world: World) -> None:
+    """What comes first counts, although the time was up."""
+
+    async def late(stream: HalfCloseable) -> None:
+        await trio.sleep(2)
+        await right(stream)
+
+    world.meets(right, right, right, late)
+    assert run(seconds=0.1) == 0
+    assert world.lines["bulk"].endswith("there and back, 2.0 s")
 
 
 def test_a_bulk_transfer_that_cannot_be_sent(world: World) -> None:

@@ -437,7 +437,8 @@ class _Bulk:
     """Messages without a pause for `limit` seconds, whose replies are compared as they come.
 
     It fails when nothing comes for `timeout` seconds. After the time is up it waits for what is
-    still owed for `DRAIN_SECONDS` at most, so that the connection can end properly.
+    still owed for `DRAIN_SECONDS` at most, so that the connection can end properly; if nothing has
+    come until then, for the first piece, which counts.
     """
 
     def __init__(self, stream: trio.abc.Stream, *, limit: float, timeout: float) -> None:
@@ -452,6 +453,7 @@ class _Bulk:
         self._error: Exception | None = None
         self._began = trio.current_time()
         self._end = self._began + limit
+        self._draining = trio.CancelScope()
         #: How many right bytes came back before the time was up, and when the last one came.
         self.received = 0
         self.seconds = 0.0
@@ -459,24 +461,24 @@ class _Bulk:
     async def run(self, scope: trio.CancelScope) -> WrongReply | None:
         """Send and receive; return what came instead of a reply, None if all was right."""
         scope.deadline = self._began + self._timeout
-        with trio.move_on_at(self._end + DRAIN_SECONDS):
+        with self._draining:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send)
                 nursery.start_soon(self._receive, scope, nursery.cancel_scope)
         if self._error is not None:
             raise self._error
-        if self._mismatch is None and not self.received:
-            raise Failed(Trouble.SILENT)
         return self._mismatch
 
     async def _send(self) -> None:
         """Send until the time is up; on a broken connection stop, for the receiver tells why."""
         try:
-            while trio.current_time() < self._end:
+            while self._sending:
                 self._owed += len(self._block)
                 await self._stream.send_all(self._block)
+                self._sending = trio.current_time() < self._end
         except trio.BrokenResourceError as error:
             self._error = error
+            self._draining.deadline = trio.current_time() + DRAIN_SECONDS
         self._sending = False
 
     async def _receive(self, scope: trio.CancelScope, siblings: trio.CancelScope) -> None:
@@ -500,7 +502,8 @@ class _Bulk:
 
     def _count(self, received: int, scope: trio.CancelScope) -> None:
         now = trio.current_time()
-        if now <= self._end:
+        if now <= self._end or not self.received:
             self.received += received
             self.seconds = now - self._began
+        self._draining.deadline = self._end + DRAIN_SECONDS
         scope.deadline = now + self._timeout
