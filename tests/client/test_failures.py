@@ -305,6 +305,7 @@ def test_unknown_scope() -> None:
         (failed(RuntimeError()), "RuntimeError"),
         (failed(ssl.SSLError(1, "two\nlines"), connected=True), "two lines"),
         (failed(verify_error(26, "unsuitable purpose"), connected=True), "unsuitable purpose"),
+        (failed(verify_error(62, "name mismatch"), connected=True), "name mismatch"),
         (
             failed(tls_error("TLSV1_ALERT_INTERNAL_ERROR"), connected=True),
             "tlsv1 alert internal error",

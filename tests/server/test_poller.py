@@ -309,14 +309,20 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
 
 
 async def test_a_client_that_has_sent_bulk_is_answered_at_once_again(poll: Poll) -> None:
-    """A person may paste a page and go on typing."""
+    """A person may paste a page and go on typing; only what follows the page waits for a turn."""
     client = await poll.client()
+    await client.send(b"x")
+    client.stream.notice(READABLE)
+    assert client.pieces == [1]
     await client.send(bytes(SHORT_BYTES))
     until_done(poll)
     assert client.stream._is_bulk
     await client.send(b"x")
+    client.stream.notice(READABLE)
+    assert list(poll.poller._queue) == [client.stream]
     until_done(poll)
     assert not client.stream._is_bulk
+    assert client.stream._taken == sum(client.pieces)
 
 
 async def test_a_client_is_in_the_queue_once(poll: Poll) -> None:
@@ -482,9 +488,12 @@ async def test_the_poller_observes_whether_trio_is_idle() -> None:
     assert not poll.poller._trio_is_idle
 
 
-async def test_other_tasks_run_between_two_batches() -> None:
+@pytest.mark.parametrize("queued", [0, 100 * BATCH_ROUNDS])
+async def test_other_tasks_run_between_two_batches(queued: int) -> None:
     """Also when there is always more to answer: the poller can be cancelled, and is."""
-    with endless() as (epoll, _, poller):
+    with endless() as (epoll, stream, poller):
+        for _ in range(queued):
+            poller.queue(stream)
         with trio.fail_after(TIMEOUT_SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(poller.run)
@@ -615,6 +624,17 @@ async def test_a_parked_client_whose_stream_is_closed_is_told(poll: Poll) -> Non
     await wait_all_tasks_blocked()
     assert isinstance(client.ended, trio.ClosedResourceError)
     assert list(poll.poller._streams.values()) == [other.stream]
+    assert poll.poller.awake == 0
+
+
+async def test_a_closed_socket_is_not_watched(poll: Poll) -> None:
+    """Though another process may still hold it open."""
+    client = await poll.client()
+    with socket.socket(fileno=socket.dup(client.stream._socket.fileno())) as held:
+        client.stream.close()
+        await client.peer.send_all(b"hi")
+        await trio.lowlevel.wait_readable(held)
+        assert poll.poller._epoll.poll(0, ROUND_MESSAGES) == []
 
 
 async def test_a_stream_can_be_closed_after_its_poller() -> None:
