@@ -145,7 +145,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def portable(session: nox.Session) -> None:
-    """Test each room once more with what only Linux has hidden, as if this were a Mac."""
+    """Test each room once more with everything Linux-only hidden, as if this were a Mac."""
     install_group(session, "tests", ".")
     as_on_mac = {"PYTHONPATH": "tests/as_on_mac"}
     session.run("pytest", "-n", "2", "--ignore", "tests/e2e", *session.posargs, env=as_on_mac)

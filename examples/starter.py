@@ -10,12 +10,12 @@ import trio
 async def answer(stream: trio.SocketStream) -> None:
     """Answer one client until it closes."""
     # A client that sends nothing holds its task and its descriptor for ever, and one that reads
-    # nothing holds its reply in memory: deadlines that cost a message nothing, server/server.py.
+    # nothing holds its reply in memory: deadlines that cost a message nothing, server/conversation.py.
     async for data in stream:
         # A character that the network cuts in two raises UnicodeDecodeError: protocol.py.
         reply = data.decode().upper().encode()
         # A client that resets raises BrokenResourceError. Whatever leaves this function ends the
-        # whole server, with all of its clients: one `try` for each client, server/server.py.
+        # whole server, with all of its clients: one `try` for each client, server/clients.py.
         await stream.send_all(reply)
 
 
