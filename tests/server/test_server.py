@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
@@ -43,7 +44,7 @@ from trio_upper.server.server import (
     Totals,
 )
 from trio_upper.server.settings import ServerSettings
-from trio_upper.server.streams import PlainStream
+from trio_upper.server.streams import PlainStream, TLSStream
 from trio_upper.tls import client_context, server_context
 
 # What a test may be late by, in seconds: two ticks of the drain.
@@ -499,6 +500,32 @@ async def test_a_refused_tls_client_gets_its_notice(
         await wait_all_tasks_blocked()
         refused = over_tls(served.connect(), trusting)
         assert await receive_all(refused) == full_notice(1)
+
+
+async def test_clients_over_tls_leave_no_garbage(
+    secured: ssl.SSLContext, trusting: ssl.SSLContext, nursery: trio.Nursery
+) -> None:
+    """A circle of references would keep for long what OpenSSL has for each of them."""
+    server = Server(ServerSettings(port=0, tls=secured))
+    [address] = await nursery.start(server.run)
+    gc.collect()
+    gc.disable()
+    try:
+        with trio.fail_after(TIMEOUT_SECONDS):
+            async with over_tls(await trio.open_tcp_stream(*address), trusting) as polite:
+                assert await ask(polite, b"x") == b"X"
+            async with await trio.open_tcp_stream(*address) as plain:
+                await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
+                await plain.send_eof()
+                await receive_all(plain)
+            while server.totals.served < 2:
+                await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked()
+        kept = [one for one in gc.get_objects() if isinstance(one, Conversation | TLSStream)]
+    finally:
+        gc.enable()
+        server.drain()
+    assert kept == []
 
 
 async def test_a_silent_tls_client_loses_its_place(

@@ -156,7 +156,10 @@ class PolledStream(PlainStream):
         self._answer = answer
         self._parked = trio.lowlevel.current_task()
         self._poller.awake -= 1
-        rest: Reply | None = await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        try:
+            rest: Reply | None = await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        finally:
+            del self._answer  # that of TLS refers to this stream: a circle stays in memory for long
         return rest
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
