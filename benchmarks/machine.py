@@ -51,8 +51,10 @@ def describe() -> str:
     """One sentence for the page."""
     versions = {name: package_version(name) for name in PACKAGES}
     versions |= {name: tool_version(name) for name in TOOLS}
+    release = VERSION.search(platform.release())
+    system = f"{platform.system()} {release[0]}" if release else platform.system()
     known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     return (
-        f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
+        f"{processor()}, {os.cpu_count()} cores, {system}, "
         f"{platform.python_implementation()} {platform.python_version()}, {known}."
     )
