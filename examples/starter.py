@@ -10,7 +10,8 @@ import trio
 async def answer(stream: trio.SocketStream) -> None:
     """Answer one client until it closes."""
     # A client that sends nothing holds its task and its descriptor for ever, and one that reads
-    # nothing holds its reply in memory: deadlines that cost a message nothing, server/conversation.py.
+    # nothing holds its reply in memory: deadlines that cost a message nothing,
+    # server/conversation.py.
     async for data in stream:
         # A character that the network cuts in two raises UnicodeDecodeError: protocol.py.
         reply = data.decode().upper().encode()

@@ -145,6 +145,7 @@ class Clients:
         finally:
             del self._conversations[client]
             self._count(conversation, end)
+            conversation.failure = None  # its frames lead back here: a circle stays for long
             log = self._log.bind(client=client, peer=peer)
             log.info(
                 "client gone",

@@ -144,8 +144,7 @@ class Conversation:
             return End.RESET
         if not self._stream.received:  # a probe: it connects, and leaves without a byte
             return End.RESET if isinstance(error.__cause__, ConnectionError) else End.EOF
-        # Its traceback refers to this conversation: a circle, with all of the client, for long.
-        self.failure = error.with_traceback(None)
+        self.failure = error
         return End.TLS
 
     def inspect(self, now: float, limits: Limits) -> None:
