@@ -314,7 +314,7 @@ async def test_a_terminal_that_takes_nothing_delays_no_signal(number: signal.Sig
         terminal("bench", LOCALHOST, str(server.port), "--seconds", "60", "--json") as person,
     ):
         await person.sees("messages/s")
-        await person.types(CTRL_S)
+        person.takes_nothing()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sends, person, number)
             with trio.fail_after(AT_ONCE_SECONDS):

@@ -75,6 +75,12 @@ class Terminal:
         """Change the size of the window."""
         termios.tcsetwinsize(self._fd, (rows, columns))
 
+    def takes_nothing(self) -> None:
+        """Take nothing more of what is written, as after Ctrl-S, but from this instant on."""
+        theirs = os.open(f"/proc/{self.pid}/fd/0", os.O_RDWR | os.O_NOCTTY)
+        termios.tcflow(theirs, termios.TCOOFF)
+        os.close(theirs)
+
     async def starts(self) -> None:
         """Wait until the program has been started."""
         self.pid = int(await self._report())
