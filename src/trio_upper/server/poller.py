@@ -12,7 +12,7 @@ who send bulk wait in a queue, and one of them has its turn after each round of 
 
 The way through Trio and back costs as much as answering two messages. So a batch does not end when
 there is nothing to answer, but waits a moment for the next message, as long as Trio has nothing
-else to do: few clients who talk without a pause cost no more each than thousands.
+else to do and every client's task is parked.
 """
 
 import contextlib
