@@ -25,6 +25,7 @@ from trio_upper.server import poller as poller_module
 from trio_upper.server.poller import (
     BATCH_ROUNDS,
     BATCH_SECONDS,
+    LONGER_BATCH_SECONDS,
     NEXT_MESSAGE_SECONDS,
     ROUND_MESSAGES,
     SHORT_BYTES,
@@ -413,8 +414,23 @@ def test_a_batch_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where answering takes long, they run after about a millisecond."""
     with endless(BATCH_SECONDS / ROUND_MESSAGES) as (epoll, stream, poller):
         monkeypatch.setattr("time.perf_counter", lambda: stream.time)
+        poller.before_io_wait(0)
         poller.answer_batch()
         assert epoll.polls == 1
+        poller.before_io_wait(1.0)
+        poller.awake = 1
+        poller.answer_batch()
+        assert epoll.polls == 2
+
+
+def test_a_batch_is_longer_while_nothing_else_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But no longer than that."""
+    rounds = int(LONGER_BATCH_SECONDS / BATCH_SECONDS)
+    with endless(BATCH_SECONDS / ROUND_MESSAGES) as (epoll, stream, poller):
+        monkeypatch.setattr("time.perf_counter", lambda: stream.time)
+        poller.before_io_wait(1.0)
+        poller.answer_batch()
+        assert 1 < epoll.polls <= rounds
 
 
 def test_a_batch_waits_for_the_next_message(monkeypatch: pytest.MonkeyPatch) -> None:

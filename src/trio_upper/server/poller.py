@@ -11,8 +11,8 @@ Trio lets no other task run meanwhile, so a batch of answers is bounded in numbe
 who send bulk wait in a queue, and one of them has its turn after each round of short messages.
 
 The way through Trio and back costs as much as answering two messages. So a batch does not end when
-there is nothing to answer, but waits a moment for the next message, as long as Trio has nothing
-else to do and every client's task is parked.
+there is nothing to answer, but waits a moment for the next message, and lasts longer, as long as
+Trio has nothing else to do and every client's task is parked.
 """
 
 import contextlib
@@ -32,10 +32,11 @@ from trio_upper.server.streams import READ_BYTES, Answer, PlainStream, Reply
 SHORT_BYTES = 8 * 1024
 
 # A batch ends after this many rounds or this much time, and a round has this many messages at most.
-# Trio's other tasks (which accept, inspect the deadlines, receive signals) wait for the end of a
-# batch; what Trio does between two batches costs a few percent of it.
-BATCH_ROUNDS = 64
+# Trio's other tasks wait for its end, and what Trio does between two batches costs as much as some
+# messages: so a batch may be longer while all that could come is a client, a deadline or a signal.
+BATCH_ROUNDS = 256
 BATCH_SECONDS = 0.001
+LONGER_BATCH_SECONDS = 0.004
 ROUND_MESSAGES = 64
 
 # How long a batch waits for one more message: the shortest time that epoll_wait(2) knows.
@@ -79,7 +80,7 @@ class Poller(trio.abc.Instrument):
 
     def answer_batch(self) -> None:
         """Answer what has come."""
-        end = time.perf_counter() + BATCH_SECONDS
+        began = time.perf_counter()
         wait_seconds = 0.0
         for _ in range(BATCH_ROUNDS):
             ready = self._epoll.poll(wait_seconds, ROUND_MESSAGES)
@@ -89,10 +90,11 @@ class Poller(trio.abc.Instrument):
                 self._queue.popleft().take_turn()
             elif not ready:
                 break
-            if time.perf_counter() >= end:
+            nobody_waits = self._trio_is_idle and not self.awake and not self._queue
+            longest = LONGER_BATCH_SECONDS if nobody_waits else BATCH_SECONDS
+            if time.perf_counter() - began >= longest:
                 break
-            waits = self._trio_is_idle and not self.awake and not self._queue
-            wait_seconds = NEXT_MESSAGE_SECONDS if waits else 0.0
+            wait_seconds = NEXT_MESSAGE_SECONDS if nobody_waits else 0.0
 
     def queue(self, stream: "PolledStream") -> None:
         """Give a stream with more to read a turn after those that have come before."""
