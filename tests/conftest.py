@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import settings
@@ -28,12 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> Iterator[None]:
-    """This process and those it starts heed SIGINT, also where a shell's ``&`` has it ignored."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    """Heed SIGINT and SIGQUIT, and let what is started, also where a shell's ``&`` ignores them."""
+    numbers = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}  # Windows has one of them
+    with ExitStack() as before:
+        for number in numbers:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                before.callback(signal.signal, number, signal.SIG_IGN)
+                is_interrupt = number is signal.SIGINT
+                handler = signal.default_int_handler if is_interrupt else signal.SIG_DFL
+                signal.signal(number, handler)
+        yield
 
 
 @pytest.fixture

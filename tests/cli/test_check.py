@@ -78,6 +78,12 @@ async def closing(stream: HalfCloseable) -> None:
     await stream.receive_some()
 
 
+async def half_closing(stream: HalfCloseable) -> None:
+    await stream.send_eof()
+    async for _ in stream:
+        pass
+
+
 async def proxy(stream: HalfCloseable) -> None:
     """A right peer behind one that ends both ways when one ends."""
 
@@ -386,11 +392,12 @@ def test_a_wrong_reply_to_a_half_close(world: World) -> None:
     [
         (silent, "after 0.0 MB: no reply for 3 s"),
         (closing, "after 0.0 MB: the "),  # "server closed it" or "connection broke", as it happens
+        (half_closing, "after 0.0 MB: the server closed the connection"),
         (answering(bytes), "after 0.0 MB: 'aaaaaa the quick"),
         (answering(lambda data: data.upper() + b"X"), "after 0."),
         (cannot_connect(), "after 0.0 MB: cannot connect"),
     ],
-    ids=["silent", "closing", "echo", "too much", "refused"],
+    ids=["silent", "closing", "half-closing", "echo", "too much", "refused"],
 )
 def test_a_bulk_transfer_that_fails(world: World, peer: Peer | Exception, words: str) -> None:
     """How far it came, and why it went no further."""

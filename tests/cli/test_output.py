@@ -44,6 +44,20 @@ async def test_a_line_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         assert stderr.shown == "trio-upper: hello?\r\n"
 
 
+async def test_a_terminal_that_hangs_up_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a line, too."""
+
+    def write(fd: int, data: bytes) -> int:
+        if len(data) < 10:
+            raise OSError(errno.EIO, "")
+        return 5
+
+    with screen() as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr.stream)
+        monkeypatch.setattr("os.write", write)
+        await tell("hello")
+
+
 async def test_a_terminal_that_takes_nothing_holds_up_no_other_task(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

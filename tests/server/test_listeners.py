@@ -407,6 +407,21 @@ async def test_a_backlog_is_accepted_in_batches() -> None:
                     assert not one.getblocking()
 
 
+async def test_nothing_is_accepted_from_a_backlog_while_the_server_is_full() -> None:
+    """It stays in the system's queue, where another process may accept it."""
+    [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
+    async with listener:
+        full = True
+        with (
+            contextlib.closing(Backlog(listener.socket, lambda: full)) as backlog,
+            socket.create_connection(listener.socket.getsockname()),
+        ):
+            assert list(backlog.accept_waiting(1)) == []
+            full = False
+            [accepted] = backlog.accept_waiting(1)
+            accepted.close()
+
+
 async def test_a_backlog_outlives_its_listener() -> None:
     """What waits in it can be accepted when no client can connect any more."""
     [listener] = await trio.open_tcp_listeners(0, host=HERE.address)

@@ -20,14 +20,18 @@ def test_the_threads_take_turns_while_there_is_asyncio() -> None:
 async def test_a_job_that_ends_in_spite_of_a_cancellation_gives_its_result() -> None:
     """Nothing that was done is lost: the cancellation waits for the next checkpoint."""
 
+    token = trio.lowlevel.current_trio_token()
+    results = []
+
     async def stubborn() -> str:
+        token.run_sync_soon(scope.cancel)
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
         return "done"
 
     with trio.CancelScope() as scope, open_asyncio() as loop:
-        scope.cancel()
-        assert await loop.run(stubborn) == "done"
+        results.append(await loop.run(stubborn))
         assert not loop.hurried
         await trio.lowlevel.checkpoint()
     assert scope.cancelled_caught
+    assert results == ["done"]
