@@ -27,17 +27,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+# What a shell's ``&`` ignores, and nohup; Windows has one of them.
+OFTEN_IGNORED = [
+    getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGQUIT") if hasattr(signal, name)
+]
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _interruptible() -> Iterator[None]:
-    """Heed SIGINT and SIGQUIT, and let what is started, also where a shell's ``&`` ignores them."""
-    numbers = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}  # Windows has one of them
+def _heeding_signals() -> Iterator[None]:
+    """This process and those it starts heed the signals that whoever started it ignores."""
     with ExitStack() as before:
-        for number in numbers:
+        for number in OFTEN_IGNORED:
             if signal.getsignal(number) is signal.SIG_IGN:
-                before.callback(signal.signal, number, signal.SIG_IGN)
                 is_interrupt = number is signal.SIGINT
                 handler = signal.default_int_handler if is_interrupt else signal.SIG_DFL
-                signal.signal(number, handler)
+                before.callback(signal.signal, number, signal.signal(number, handler))
         yield
 
 
