@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 
 # Each power of two is cut into 2**10 buckets: three digits, in 430 KiB that do not grow.
 FINE_BITS = 10
@@ -87,10 +87,9 @@ class Histogram:
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Yield each bucket that is not empty: its seconds, ascending, and its count."""
-        for index, count in enumerate(self._counts):
-            if count:
-                # A middle never lies beyond what was recorded, and a single duration is exact.
-                yield min(max(_middle(index), self._shortest), self._longest), count
+        for index in compress(range(len(self._counts)), self._counts):
+            # A middle never lies beyond what was recorded, and a single duration is exact.
+            yield min(max(_middle(index), self._shortest), self._longest), self._counts[index]
 
 
 def _middle(index: int) -> float:
