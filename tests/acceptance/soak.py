@@ -35,7 +35,7 @@ from tests.acceptance.servers import (
 )
 from tests.acceptance.talkers import Talker
 from tests.helpers.certificates import issue, pair_file
-from tests.helpers.program import LOCALHOST, Server, command, one
+from tests.helpers.program import LOCALHOST, NEIGHBOUR_SECONDS, Server, command, one
 from tests.helpers.waiting import eventually
 
 # Clients that are processes of the real program, and die by SIGKILL.
@@ -74,6 +74,9 @@ IDLE_SECONDS = 2.0
 LONGEST_FREEZE_SECONDS = 2.5
 MOST_FREEZES_APART_SECONDS = 15.0
 
+# A neighbour has each answer within so many seconds, also if one freeze follows on another.
+ANSWERED_SECONDS = NEIGHBOUR_SECONDS + 2 * LONGEST_FREEZE_SECONDS
+
 # The lives of the server: it is restarted twice. Nobody has to be cut on the way.
 LIVES = 3
 GRACE_SECONDS = 60.0
@@ -93,13 +96,15 @@ class Tally:
     freezes: int = 0
     restarts: int = 0
     tls: int = 0
+    slowest: float = 0.0
     grown: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         grown = ", ".join(f"{size / KIB:+.0f} KiB" for size in self.grown)
         return (
             f"{self.lives} clients, {self.killed} more killed by SIGKILL, {self.tls} over TLS; "
-            f"{self.lines} lines answered, none owed was lost; {self.freezes} freezes, "
+            f"{self.lines} lines answered, none owed was lost; a neighbour's slowest answer came "
+            f"after {self.slowest:.1f} s; {self.freezes} freezes, "
             f"{self.restarts} restarts; memory {grown} in the lives of the server; no descriptor "
             "left, every line of the logs JSON"
         )
@@ -248,13 +253,17 @@ class Soak:
         before = server.descriptors()
         await warm_up(server, self._sizes.souls)
         async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as killed, neighbour(server):
+            async with (
+                trio.open_nursery() as killed,
+                neighbour(server, within=ANSWERED_SECONDS) as answers,
+            ):
                 for _ in range(self._sizes.souls):
                     nursery.start_soon(souls.wander)
                 for _ in range(PROCESSES):
                     killed.start_soon(souls.be_killed)
                 await trio.sleep(self._seconds * WARM)
                 self.tally.grown.append(measured * await slope(server, measured))
+                self.tally.slowest = max(self.tally.slowest, answers.slowest)
                 killed.cancel_scope.cancel()
             if last:
                 nursery.cancel_scope.cancel()
