@@ -15,6 +15,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wa
 
 from trio_upper.protocol import full_notice, idle_notice
 from trio_upper.server.conversation import (
+    DRAIN_HANDSHAKE_SECONDS,
     LINGER_SECONDS,
     Conversation,
     End,
@@ -187,6 +188,15 @@ async def test_a_client_that_takes_nothing_is_cut(autojump_clock: MockClock) -> 
     assert served.ended_at == pytest.approx(LIMITS.stalled_seconds, abs=2 * TICK)
 
 
+async def test_a_client_that_does_not_take_its_last_byte_is_cut(autojump_clock: MockClock) -> None:
+    """That of a character which was not whole is a reply like any other."""
+    ours, theirs = lockstep_stream_pair()
+    async with serving(theirs) as served:
+        await ours.send_all(b"\xc3")
+        await ours.send_eof()
+    assert served.end is End.STALLED
+
+
 async def test_a_client_that_takes_a_little_is_served(autojump_clock: MockClock) -> None:
     """Progress in the middle of one long send, however slow, restarts the write timeout."""
     ours, theirs = lockstep_stream_pair()
@@ -302,8 +312,9 @@ class Hesitating(AsClient):
         await trio.sleep_forever()
 
 
-async def test_a_handshake_that_has_just_gone_on_is_not_dropped_as_silent() -> None:
-    """The drain waits as long for it as for a message; then it is dropped."""
+@asynccontextmanager
+async def hesitating() -> AsyncGenerator[tuple[Conversation, Hesitating, list[End]]]:
+    """Give a conversation in its handshake, its client, and how it ended."""
     _ours, theirs = memory_stream_pair()
     client = Hesitating(theirs)
     conversation = Conversation(client)
@@ -315,6 +326,28 @@ async def test_a_handshake_that_has_just_gone_on_is_not_dropped_as_silent() -> N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await wait_all_tasks_blocked()
+        yield conversation, client, ends
+
+
+async def test_a_handshake_has_its_time_from_the_first_inspection() -> None:
+    """And anew from the first one after a standstill."""
+    limits = replace(NO_LIMITS, handshake_seconds=10)
+    async with hesitating() as (conversation, _, ends):
+        for now in (1000.0, 1009.0):
+            conversation.inspect(now, limits)
+        conversation.begin_anew()
+        for now in (1015.0, 1024.0):
+            conversation.inspect(now, limits)
+        await wait_all_tasks_blocked()
+        assert ends == []
+        conversation.inspect(1025.0, limits)
+    assert ends == [End.TLS]
+    assert isinstance(conversation.failure, trio.TooSlowError)
+
+
+async def test_a_handshake_that_has_just_gone_on_is_not_dropped_as_silent() -> None:
+    """The drain waits as long for it as for a message; then it is dropped."""
+    async with hesitating() as (conversation, client, ends):
         client.received = 1
         conversation.inspect(100.0, LIMITS)
         draining = replace(LIMITS, quiet_seconds=0.1, drain_began=100.05, end=End.SHUTDOWN)
@@ -324,6 +357,29 @@ async def test_a_handshake_that_has_just_gone_on_is_not_dropped_as_silent() -> N
         conversation.inspect(100.11, draining)
     assert ends == [End.SHUTDOWN]
     assert conversation.dropped
+
+
+async def test_a_handshake_that_goes_on_in_the_drain_has_some_time() -> None:
+    """It may be silent for longer than others."""
+    draining = replace(LIMITS, quiet_seconds=0.1, drain_began=100.0, end=End.SHUTDOWN)
+    async with hesitating() as (conversation, client, ends):
+        conversation.inspect(99.0, LIMITS)
+        client.received = 1
+        for now in (100.05, 100.2):
+            conversation.inspect(now, draining)
+        await wait_all_tasks_blocked()
+        assert ends == []
+        conversation.inspect(100.0 + DRAIN_HANDSHAKE_SECONDS, draining)
+    assert ends == [End.SHUTDOWN]
+
+
+async def test_who_connects_in_the_drain_and_begins_no_handshake_is_dropped_as_silent() -> None:
+    """A newcomer alone is no sign that something comes."""
+    draining = replace(LIMITS, quiet_seconds=0.1, drain_began=100.0, end=End.SHUTDOWN)
+    async with hesitating() as (conversation, _, ends):
+        for now in (100.05, 100.2):
+            conversation.inspect(now, draining)
+    assert ends == [End.SHUTDOWN]
 
 
 async def test_a_notice_that_is_not_taken_is_given_up(autojump_clock: MockClock) -> None:
