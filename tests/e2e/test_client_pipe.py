@@ -302,7 +302,8 @@ async def test_a_signal_while_connecting() -> None:
     """A client whose connection attempt has no answer ends by the signal itself, and quietly."""
     with peers.full_port() as port:
         others = connecting(port)
-        async with talking(f"127.0.0.1:{port}", "-m", "hi") as process:
+        options = ("--connect-timeout", str(2 * TIMEOUT_SECONDS), "-m", "hi")
+        async with talking(f"127.0.0.1:{port}", *options) as process:
             await eventually(lambda: connecting(port) > others)
             process.send_signal(signal.SIGINT)
             assert await ended(process, within=AT_ONCE_SECONDS) == Ended(-signal.SIGINT, b"", b"")

@@ -493,15 +493,18 @@ async def test_a_cancelled_client_is_awake(poll: Poll) -> None:
 
 async def test_the_poller_observes_whether_trio_is_idle() -> None:
     """By itself, and no longer than it runs."""
-    async with running() as poll:
-        await wait_all_tasks_blocked()
+    here, there = await socket_pair()
+    async with here, there:
+        await there.send_all(b"x")
+        async with running() as poll:
+            await wait_all_tasks_blocked()
+            poll.poller._trio_is_idle = False
+            await trio.lowlevel.wait_readable(here.socket)
+            assert poll.poller._trio_is_idle
+            poll._nursery.cancel_scope.cancel()
         poll.poller._trio_is_idle = False
-        await trio.sleep(0.001)
-        assert poll.poller._trio_is_idle
-        poll._nursery.cancel_scope.cancel()
-    poll.poller._trio_is_idle = False
-    await trio.sleep(0.001)
-    assert not poll.poller._trio_is_idle
+        await trio.lowlevel.wait_readable(here.socket)
+        assert not poll.poller._trio_is_idle
 
 
 @pytest.mark.parametrize("queued", [0, 100 * BATCH_ROUNDS])
