@@ -162,23 +162,21 @@ class Answers:
 
 
 @asynccontextmanager
-async def neighbour(
-    server: Server, *, within: float = NEIGHBOUR_SECONDS
-) -> AsyncGenerator[Answers]:
+async def neighbour(server: Server) -> AsyncGenerator[Answers]:
     """While the block runs, send one message after another; each reply is right, and in time."""
     answers = Answers()
     async with await server.connect() as stream, trio.open_nursery() as nursery:
         await speak(stream, b"may I?")
-        nursery.start_soon(_ask_on, stream, answers, within)
+        nursery.start_soon(_ask_on, stream, answers)
         yield answers
         nursery.cancel_scope.cancel()
     expect(answers.count, "the neighbour was not answered once")
 
 
-async def _ask_on(stream: trio.SocketStream, answers: Answers, within: float) -> None:
+async def _ask_on(stream: trio.SocketStream, answers: Answers) -> None:
     while True:
         began = trio.current_time()
-        await speak(stream, b"Question %d" % answers.count, within=within)
+        await speak(stream, b"Question %d" % answers.count, within=NEIGHBOUR_SECONDS)
         answers.count += 1
         answers.slowest = max(answers.slowest, trio.current_time() - began)
         await trio.sleep(NEIGHBOUR_REST_SECONDS)

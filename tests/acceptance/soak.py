@@ -35,7 +35,7 @@ from tests.acceptance.servers import (
 )
 from tests.acceptance.talkers import Talker
 from tests.helpers.certificates import issue, pair_file
-from tests.helpers.program import LOCALHOST, NEIGHBOUR_SECONDS, Server, command, one
+from tests.helpers.program import LOCALHOST, Server, command, one
 from tests.helpers.waiting import eventually
 
 # Clients that are processes of the real program, and die by SIGKILL.
@@ -73,9 +73,6 @@ MEAL_SECONDS = 0.05
 IDLE_SECONDS = 2.0
 LONGEST_FREEZE_SECONDS = 2.5
 MOST_FREEZES_APART_SECONDS = 15.0
-
-# A neighbour has each answer within so many seconds, also if one freeze follows on another.
-ANSWERED_SECONDS = NEIGHBOUR_SECONDS + 2 * LONGEST_FREEZE_SECONDS
 
 # The lives of the server: it is restarted twice. Nobody has to be cut on the way.
 LIVES = 3
@@ -253,10 +250,7 @@ class Soak:
         before = server.descriptors()
         await warm_up(server, self._sizes.souls)
         async with trio.open_nursery() as nursery:
-            async with (
-                trio.open_nursery() as killed,
-                neighbour(server, within=ANSWERED_SECONDS) as answers,
-            ):
+            async with trio.open_nursery() as killed, neighbour(server) as answers:
                 for _ in range(self._sizes.souls):
                     nursery.start_soon(souls.wander)
                 for _ in range(PROCESSES):
