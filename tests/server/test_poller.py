@@ -5,6 +5,7 @@ Most tests call `Poller.answer_batch` themselves, so that they see what one batc
 
 import errno
 import math
+import os
 import select
 import socket
 import tracemalloc
@@ -29,6 +30,7 @@ from trio_upper.server.poller import (
     NEXT_MESSAGE_SECONDS,
     ROUND_MESSAGES,
     SHORT_BYTES,
+    SMALL_BYTES,
     PolledStream,
     Poller,
 )
@@ -277,6 +279,7 @@ async def test_bulk_takes_turns_and_short_messages_do_not_wait(
     poll: Poll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Short messages are answered at once, and those who send bulk one after the other."""
+    monkeypatch.setattr(poller_module, "SMALL_BYTES", 16)
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
     monkeypatch.setattr(poller_module, "READ_BYTES", 32)
     (*bulk, one, other), order = await noted(poll, ["a", "b", "c", "light", "light"])
@@ -294,6 +297,7 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
     poll: Poll, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A short message waits for one turn of bulk, with any number of clients that send it."""
+    monkeypatch.setattr(poller_module, "SMALL_BYTES", 16)
     monkeypatch.setattr(poller_module, "SHORT_BYTES", 16)
     monkeypatch.setattr(poller_module, "READ_BYTES", 16)
     (*bulk, light), order = await noted(poll, ["turn", "turn", "turn", "message"])
@@ -309,13 +313,22 @@ async def test_a_message_that_comes_in_a_turn_is_answered_before_the_next_turn(
     assert order[first:] == ["message", *["turn", "message"] * (3 * 20 - 4)]
 
 
+async def test_a_client_with_longer_messages_is_asked_for_more(poll: Poll) -> None:
+    """Its first one is answered in two pieces, the next ones as a whole."""
+    client = await poll.client()
+    for _ in range(2):
+        await client.send(bytes(SMALL_BYTES + 1))
+        until_done(poll)
+    assert client.pieces == [SMALL_BYTES, 1, SMALL_BYTES + 1]
+
+
 async def test_a_client_that_has_sent_bulk_is_answered_at_once_again(poll: Poll) -> None:
     """A person may paste a page and go on typing; only what follows the page waits for a turn."""
     client = await poll.client()
     await client.send(b"x")
     client.stream.notice(READABLE)
     assert client.pieces == [1]
-    await client.send(bytes(SHORT_BYTES))
+    await client.send(bytes(2 * SHORT_BYTES))
     until_done(poll)
     assert client.stream._is_bulk
     await client.send(b"x")
@@ -594,6 +607,30 @@ async def test_urgent_data_is_read_past(poll: Poll) -> None:
         poll.poller.answer_batch()
         reply += await client.peer.receive_some()
     assert reply == b"ABC!DEF\n"
+
+
+class SignalPending(socket.socket):
+    """A socket at whose first `recv` a signal arrives, with urgent data next (`tcp_recvmsg`)."""
+
+    signals = 1
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        if self.signals:
+            self.signals -= 1
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return super().recv(bufsize, flags)
+
+
+async def test_a_signal_that_comes_at_urgent_data_leaves_nothing_unread(poll: Poll) -> None:
+    """Linux says EAGAIN then as it does of an empty socket, and there is no other edge."""
+    client = await poll.client()
+    await client.send(b"hi")
+    client.stream._socket = SignalPending(fileno=client.stream._socket.detach())
+    client.stream.notice(READABLE | select.EPOLLPRI)
+    assert client.pieces == []
+    assert list(poll.poller._queue) == [client.stream]
+    client.stream.take_turn()
+    assert client.pieces == [2]
 
 
 async def test_an_edge_without_bytes_changes_nothing(poll: Poll) -> None:
