@@ -14,7 +14,7 @@ from typing import IO
 
 from benchmarks.load import Sample
 from benchmarks.messages import PIECES
-from benchmarks.processes import Cores, child, cpu_seconds, spent
+from benchmarks.processes import Cores, child, cpu_seconds, has_ended, spent
 from benchmarks.rounds import Cell
 from benchmarks.servers import HOST, OURS, Failed, Running
 
@@ -45,11 +45,10 @@ def timed(command: Sequence[str], cores: Cores, limit_s: float, source: int, sin
     """Run a program to its end. Raises Failed if it fails or does not end."""
     before, start = children_cpu_seconds(), time.monotonic()
     with child(command, cores, stdin=source, stdout=sink) as process:
-        try:
-            code = process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"did not end within {limit_s:.0f} s") from None
+        if not has_ended(process.pid, limit_s):
+            raise Failed(f"did not end within {limit_s:.0f} s")
         taken = time.monotonic() - start
+        code = process.wait()
     if code:
         raise Failed(f"ended with {code}")
     return Timed(seconds=taken, cpu=children_cpu_seconds() - before)

@@ -21,6 +21,9 @@ BULK_BYTES = 200 * 1024
 
 LONGEST_STALL_SECONDS = 2.0
 
+# Between two looks at whether this process is late itself.
+LOOK_SECONDS = 0.1
+
 Manner = Callable[[trio.SocketStream, random.Random], Awaitable[None]]
 
 
@@ -156,9 +159,24 @@ class Answers:
 
     count: int = 0
     slowest: float = 0.0
+    #: When the question that is not answered yet was asked; None if there is none.
+    asked: float | None = None
+    #: By how many seconds this process itself was late at most, since the last question.
+    late: float = 0.0
 
     def __str__(self) -> str:
         return f"a neighbour had {self.count} answers, the slowest after {self.slowest:.2f} s"
+
+    def expect_in_time(self) -> None:
+        """Raise `Broken` if the question asked last has had to wait for its answer."""
+        if self.asked is not None:
+            waited = trio.current_time() - self.asked
+            self.slowest = max(self.slowest, waited)
+            expect(
+                waited <= NEIGHBOUR_SECONDS,
+                f"the neighbour's question {self.count} waited for {waited:.1f} s, not "
+                f"{NEIGHBOUR_SECONDS:g}; this process was late itself by {self.late:.1f} s at most",
+            )
 
 
 @asynccontextmanager
@@ -168,18 +186,29 @@ async def neighbour(server: Server) -> AsyncGenerator[Answers]:
     async with await server.connect() as stream, trio.open_nursery() as nursery:
         await speak(stream, b"may I?")
         nursery.start_soon(_ask_on, stream, answers)
+        nursery.start_soon(_observe_lateness, answers)
         yield answers
         nursery.cancel_scope.cancel()
+    answers.expect_in_time()
     expect(answers.count, "the neighbour was not answered once")
 
 
 async def _ask_on(stream: trio.SocketStream, answers: Answers) -> None:
+    """Ask one question after another; one that waits is given time, which tells late from never."""
     while True:
-        began = trio.current_time()
-        await speak(stream, b"Question %d" % answers.count, within=NEIGHBOUR_SECONDS)
+        answers.asked, answers.late = trio.current_time(), 0.0
+        await speak(stream, b"Question %d" % answers.count)
+        answers.expect_in_time()
+        answers.asked = None
         answers.count += 1
-        answers.slowest = max(answers.slowest, trio.current_time() - began)
         await trio.sleep(NEIGHBOUR_REST_SECONDS)
+
+
+async def _observe_lateness(answers: Answers) -> None:
+    while True:
+        due = trio.current_time() + LOOK_SECONDS
+        await trio.sleep_until(due)
+        answers.late = max(answers.late, trio.current_time() - due)
 
 
 def peer_name(stream: trio.SocketStream) -> str:
