@@ -22,6 +22,7 @@
 enum {
     READ_BYTES = 256 * 1024, /* large, so that reading costs us less than it costs the server to write */
     EVENTS = 512,
+    QUOTED = 80, /* bytes of a wrong reply */
     FINE_BITS = 6, /* as in figures.py */
     FINE = 1 << FINE_BITS,
     BUCKETS = (64 - FINE_BITS + 1) * FINE,
@@ -34,9 +35,11 @@ struct ring { /* messages of one size, repeated for ever */
 
 struct connection {
     int fd;
+    bool watched;            /* the poller reports what comes */
     bool blocked;            /* the kernel takes no more of our messages for now */
     uint64_t sent, received; /* bytes, counted from the start of the rings */
     uint64_t *sent_at;       /* for each message in flight, when its last byte went out; ns */
+    uint64_t spoke, pause;   /* when we sent something, and how long after the time before; ns */
 };
 
 static struct ring requests, replies;
@@ -88,8 +91,12 @@ static void verify(struct connection *connection, uint64_t size) {
     for (uint64_t done = 0; done < size;) {
         uint64_t at = connection->received % replies.size;
         uint64_t part = size - done < replies.size - at ? size - done : replies.size - at;
-        if (memcmp(buffer + done, replies.bytes + at, part) != 0)
-            errx(1, "a wrong reply");
+        if (memcmp(buffer + done, replies.bytes + at, part) != 0) {
+            uint64_t since = now_on(CLOCK_MONOTONIC) - connection->spoke;
+            uint64_t quiet = since > connection->pause ? since : connection->pause;
+            errx(1, "a wrong reply, to a client that was quiet for %.3f s: %.*s", (double)quiet / 1e9,
+                 (int)(part < QUOTED ? part : QUOTED), buffer + done);
+        }
         done += part;
         connection->received += part;
     }
@@ -117,6 +124,7 @@ static void watch(struct connection *connection, int operation, bool blocked) {
     struct epoll_event event = {.events = EPOLLIN | (blocked ? EPOLLOUT : 0), .data.ptr = connection};
     if (epoll_ctl(poller, operation, connection->fd, &event) < 0)
         err(1, "epoll_ctl");
+    connection->watched = operation != EPOLL_CTL_DEL;
     connection->blocked = blocked;
 }
 
@@ -138,6 +146,8 @@ static void send_up_to(struct connection *connection, uint64_t messages) {
             err(1, "sending");
         connection->sent += blocked ? 0 : (uint64_t)sent;
         begun += whole_messages(connection->sent) - whole_messages(before);
+        connection->pause = now - connection->spoke;
+        connection->spoke = now;
         for (uint64_t m = before / requests.message; m < connection->sent / requests.message; m++)
             connection->sent_at[m % in_flight] = now;
     }
@@ -145,10 +155,13 @@ static void send_up_to(struct connection *connection, uint64_t messages) {
         watch(connection, EPOLL_CTL_MOD, blocked);
 }
 
-/* While sending, keeps the messages in flight; afterwards only ends the one that has begun. */
+/* While sending, keeps the messages in flight; afterwards only ends the one that has begun, and looks
+   no more at a connection on which nothing is owed: a server that stops may end it. */
 static void refill(struct connection *connection) {
     uint64_t owed_from = connection->received / replies.message;
     send_up_to(connection, sending ? owed_from + in_flight : whole_messages(connection->sent));
+    if (!sending && owed_from == whole_messages(connection->sent))
+        watch(connection, EPOLL_CTL_DEL, false);
 }
 
 static void turn(void) {
@@ -166,8 +179,11 @@ static void turn(void) {
 static void run(double seconds) {
     uint64_t end = now_on(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
     sending = seconds > 0;
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
+        if (!connections[i].watched)
+            watch(&connections[i], EPOLL_CTL_ADD, false);
         refill(&connections[i]);
+    }
     while (answered < begun) {
         turn();
         sending = sending && now_on(CLOCK_MONOTONIC) < end;
@@ -189,6 +205,7 @@ static void open_connection(struct connection *connection, int port, uint64_t fi
     connection->sent_at = allocate(in_flight, sizeof *connection->sent_at);
     connection->sent = first * requests.message;
     connection->received = first * replies.message;
+    connection->spoke = now_on(CLOCK_MONOTONIC);
     watch(connection, EPOLL_CTL_ADD, false);
     send_up_to(connection, first + 1);
     while (answered < begun)

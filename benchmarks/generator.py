@@ -19,6 +19,9 @@ from benchmarks.figures import bucket
 # Large, so that reading costs less here than writing costs the server.
 READ_BYTES = 256 * 1024
 
+# Of a wrong reply, in bytes.
+QUOTED = 80
+
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
 # What a socket, plain or TLS, raises where it would have to wait.
@@ -55,6 +58,10 @@ class Connection:
         self.sent = first * load.requests.message
         self.received = first * load.replies.message
         self.sent_at = [0] * load.in_flight
+        # When something was sent, and how long after the time before, in nanoseconds.
+        self.spoke = time.monotonic_ns()
+        self.pause = 0
+        self.watched = False
         self.blocked = False
 
 
@@ -81,7 +88,7 @@ class Load:
         connected.setblocking(False)
         connection = Connection(connected, first, self)
         self.connections[connected.fileno()] = connection
-        self.poller.register(connected, select.EPOLLIN)
+        self.watch(connection)
         self.send_up_to(connection, first + 1)
         while self.answered < self.begun:
             self.turn()
@@ -92,7 +99,10 @@ class Load:
         while rest:
             part = rest[: self.replies.up_to_end(connection.received)]
             if not self.replies.holds(part, connection.received):
-                sys.exit("a wrong reply")
+                quiet = max(time.monotonic_ns() - connection.spoke, connection.pause)
+                seconds = quiet / NANOSECONDS_PER_SECOND
+                words = bytes(part[:QUOTED]).decode(errors="replace")
+                sys.exit(f"a wrong reply, to a client that was quiet for {seconds:.3f} s: {words}")
             connection.received += len(part)
             rest = rest[len(part) :]
 
@@ -140,18 +150,29 @@ class Load:
         except WOULD_BLOCK:
             return False
         self.begun += self.whole_messages(connection.sent) - self.whole_messages(before)
+        connection.pause, connection.spoke = now - connection.spoke, now
         size = self.requests.message
         for message in range(before // size, connection.sent // size):
             connection.sent_at[message % self.in_flight] = now
         return True
 
+    def watch(self, connection: Connection) -> None:
+        connection.watched = True
+        self.poller.register(connection.socket, select.EPOLLIN)
+
     def refill(self, connection: Connection) -> None:
-        """While sending, keep the messages in flight; afterwards only end what has begun."""
+        """While sending, keep the messages in flight; afterwards only end what has begun.
+
+        Then look no more at a connection on which nothing is owed: a server that stops may end it.
+        """
+        answered = connection.received // self.replies.message
         if self.sending:
-            owed_from = connection.received // self.replies.message
-            self.send_up_to(connection, owed_from + self.in_flight)
-        else:
-            self.send_up_to(connection, self.whole_messages(connection.sent))
+            self.send_up_to(connection, answered + self.in_flight)
+            return
+        self.send_up_to(connection, self.whole_messages(connection.sent))
+        if answered == self.whole_messages(connection.sent):
+            connection.watched = False
+            self.poller.unregister(connection.socket)
 
     def turn(self) -> None:
         for descriptor, events in self.poller.poll():
@@ -165,6 +186,8 @@ class Load:
         end = time.monotonic() + seconds
         self.sending = seconds > 0
         for connection in self.connections.values():
+            if not connection.watched:
+                self.watch(connection)
             self.refill(connection)
         while self.answered < self.begun:
             self.turn()

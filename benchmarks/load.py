@@ -12,7 +12,8 @@ The contract of both generators, ``generator.c`` and ``generator.py``:
    a bucket (see ``figures.bucket``) and how many messages fell into it. It keeps its connections
    until it is ended, or is told another line.
 4. Every byte of every reply is compared. At a wrong one, as at a connection lost, it ends with 1
-   and a sentence.
+   and a sentence. It does not look at a connection while nothing is owed on it: a server that is
+   told to stop may say so, and end it.
 
 The server is idle at both ends of 3, so its CPU time between them is what just these messages cost.
 """

@@ -2,13 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tools import ROOT
-from tools.broken_promises import broken, load, names
+from tools.broken_promises import broken, end_left_behind, load, names
 from tools.mutants import main, mutants
 
 from tests.helpers.waiting import TIMEOUT_SECONDS
@@ -120,3 +121,19 @@ def test_a_mutant_runs() -> None:
     exec(mutant.code, module)
     assert module["LIMIT"] == 10
     assert mutant.function == "is_small"
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no proc(5)")
+def test_nothing_of_a_broken_copy_goes_on_running(tmp_path: Path) -> None:
+    """Neither a server nor a worker in a session of its own; what is not of the copy does."""
+    wait = [sys.executable, "-c", "input()"]
+    copies = [os.environ | {"PYTHONPATH": str(tmp_path / name / "src")} for name in ("a", "ab")]
+    with (
+        subprocess.Popen(wait, env=copies[0], stdin=subprocess.PIPE, start_new_session=True) as one,
+        subprocess.Popen(wait, env=copies[1], stdin=subprocess.PIPE) as other,
+    ):
+        end_left_behind(tmp_path / "a")
+        assert one.wait(TIMEOUT_SECONDS) == -signal.SIGKILL
+        assert other.poll() is None
+        other.communicate(b"\n", timeout=TIMEOUT_SECONDS)
+    assert other.returncode == 0

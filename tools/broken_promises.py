@@ -11,11 +11,13 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,8 +100,21 @@ def failing(root: Path, tests: Iterable[str], seconds: float) -> set[str]:
         )
     except subprocess.TimeoutExpired:
         return set(tests)
+    finally:
+        end_left_behind(root)
     failed = re.findall(r"^FAILED tests/(\S+)", ended.stdout, flags=re.MULTILINE)
     return {test for test in tests if any(names(test, each) for each in failed)}
+
+
+def end_left_behind(root: Path) -> None:
+    """End what still runs in a copy: broken, a server may outlive its test, and its workers it.
+
+    They are known by their environment, which proc(5) shows; on other systems they stay.
+    """
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is not ours
+            if f"PYTHONPATH={root / 'src'}\0".encode() in environ.read_bytes():
+                os.kill(int(environ.parent.name), signal.SIGKILL)
 
 
 def names(test: str, failed: str) -> bool:

@@ -23,8 +23,8 @@ GRACE_SECONDS = 60.0
 # A stop that waits only for clients that talk is over sooner than this.
 SOON_SECONDS = 20.0
 
-# The clients of the load go on sending for this long after the stop.
-TALK_SECONDS = 1.0
+# The clients of the load talk for this long; the stop comes meanwhile.
+TALK_SECONDS = 3.0
 
 
 def words_of(number: int) -> bytes:

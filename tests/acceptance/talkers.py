@@ -44,7 +44,8 @@ class Talker:
         self._got = bytearray()
         #: Its name in the server's log.
         self.peer = peer_name(stream)
-        #: For each time that it sent something: up to which byte, and how long it had been quiet.
+        #: For each time that it sent something: up to which byte, and for how long the server may
+        #: have heard nothing, from before it sent something the last time to after it did now.
         self._pauses: list[tuple[int, float]] = []
 
     @property
@@ -82,9 +83,11 @@ class Talker:
         now = trio.current_time()
         self.lines += lines
         self._begun += words
-        self._pauses.append((len(self._begun), now - self._last))
-        self._last = now
-        await self._stream.send_all(words)
+        try:
+            await self._stream.send_all(words)
+        finally:
+            self._pauses.append((len(self._begun), trio.current_time() - self._last))
+            self._last = now
         self._sent = len(self._begun)
         return words
 

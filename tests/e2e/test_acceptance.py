@@ -216,21 +216,23 @@ def test_what_is_owed_while_more_may_come() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "otherwise"),
+    ("times", "last", "otherwise"),
     [
-        ([1.1] * 4, "4 were cut, not 5"),
-        ([1.1] * 6, "6 were cut, not 5"),
-        ([1.1, 1.1, 0.9, 1.1, 1.1], "cut between 0.9 and 1.1 s"),
-        ([1.1, 1.1, 9.0, 1.1, 1.1], "cut between 1.1 and 9.0 s"),
-        ([1.1] * 5, ""),
+        ([1.1] * 4, 1.1, "4 were cut, not 5"),
+        ([1.1] * 6, 1.1, "6 were cut, not 5"),
+        ([1.1, 1.1, 0.9, 1.1, 1.1], 1.1, "the first was cut 0.9 s after it came"),
+        ([1.1] * 5, 9.0, "the last after 9.0 s of nothing taken"),
+        ([9.0] * 5, 1.1, ""),
+        ([1.1] * 5, 1.1, ""),
     ],
 )
-def test_never_readers_are_cut_in_time(times: list[float], otherwise: str) -> None:
-    """Not one more or fewer, not sooner, and not much later."""
+def test_never_readers_are_cut_in_time(times: list[float], last: float, otherwise: str) -> None:
+    """Not one more or fewer, not sooner, and not much later than nothing was taken any more."""
     sizes = replace(SMALL, never_readers=5, write_timeout=1.0)
     stalled = [{"seconds": time} for time in times]
+    waits = [1.0] * 4 + [last]
     if not otherwise:
-        slow.judge_ends(stalled, sizes)
+        slow.judge_ends(stalled, waits, sizes)
         return
     with pytest.raises(Broken, match=otherwise):
-        slow.judge_ends(stalled, sizes)
+        slow.judge_ends(stalled, waits, sizes)
