@@ -29,6 +29,9 @@ BUILD_SECONDS = 120.0
 # The most for a server that starts a thread for each client; more would freeze the machine.
 THREAD_CONNECTIONS = 1000
 
+# How many ports a server tries, and what one says in whatever language whose port was taken.
+PORTS, PORT_TAKEN = 3, "in use"
+
 # No limit of the server's own.
 MANY_CONNECTIONS = 1_000_000
 
@@ -172,7 +175,7 @@ def tls_identity(folder: Path) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port that was free; if another program takes it first, the server fails."""
+    """Return a port that was free; another program may take it before a server does."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
@@ -182,6 +185,8 @@ def serves(port: int) -> bool:
     """Whether a first client was served to its end: one that accepts may still be starting."""
     try:
         with socket.create_connection((HOST, port), timeout=START_SECONDS) as client:
+            if client.getsockname() == client.getpeername():  # a free port met itself
+                return False
             client.sendall(b"\n")
             client.shutdown(socket.SHUT_WR)
             while client.recv(1024):
@@ -197,7 +202,19 @@ def running(server: Server, cores: Cores) -> Iterator[Running]:
 
     Error handling: raises `Failed`, with the server's last words, if it does not start.
     """
-    port = free_port()
+    with contextlib.ExitStack() as stack:
+        for more in reversed(range(PORTS)):
+            try:
+                started = stack.enter_context(_running_on(free_port(), server, cores))
+                break
+            except Failed as error:
+                if not more or PORT_TAKEN not in str(error):
+                    raise
+        yield started
+
+
+@contextlib.contextmanager
+def _running_on(port: int, server: Server, cores: Cores) -> Iterator[Running]:
     command = [*server.command, str(port), *server.options]
     with (
         tempfile.TemporaryFile() as words,

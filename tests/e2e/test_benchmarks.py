@@ -488,6 +488,32 @@ def test_server_that_cannot_start_says_why() -> None:
     assert caught.value.reason == "did not start"
 
 
+def test_server_whose_port_was_taken_has_another(
+    built: dict[str, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the moment when a port is found free and the server's start anybody may take it."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        ports = iter([other.getsockname()[1], free_port()])
+        monkeypatch.setattr(servers, "free_port", lambda: next(ports))
+        with running(built[STREAMS], ANYWHERE) as server:
+            assert server.port != other.getsockname()[1]
+
+
+def test_port_that_meets_itself_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who connects to a free port of this machine may be given that very port."""
+
+    def meet_itself(address: tuple[str, int], timeout: float) -> socket.socket:
+        met = socket.socket()
+        met.settimeout(timeout)
+        met.bind(address)
+        met.connect(address)
+        return met
+
+    monkeypatch.setattr(socket, "create_connection", meet_itself)
+    assert not servers.serves(free_port())
+
+
 def test_missing_module_and_compiler_are_named(tmp_path: Path) -> None:
     """What is not installed is named; what does not compile is said to have failed."""
     assert servers.lacking("no_such_module.inside") == "no_such_module is not installed"
