@@ -443,7 +443,10 @@ class TestFiles:
         """Without a key file the key must stand with the certificate."""
         cert = cert_file(tmp_path, issue(NAME))
         said = self.complaint(cert=cert)
-        assert said == f"'{cert}' holds no private key that can be used; PEM is expected"
+        assert said == (
+            f"'{cert}' holds no private key that can be used; PEM is expected; "
+            "if it is in another file, give that with --tls-key"
+        )
 
     def test_foreign_key(self, tmp_path: Path) -> None:
         """A key of another certificate is found out."""

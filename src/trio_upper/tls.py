@@ -368,7 +368,8 @@ def _bad_pair(cert: Path, keyed: Path, error: OSError) -> str:
     if error.reason:
         return f"cannot use the certificate in {_named(cert)}: {words_of(error)}"
     if _holds_certificate(cert):
-        return f"{_named(keyed)} holds no private key that can be used; PEM is expected"
+        elsewhere = "; if it is in another file, give that with --tls-key" if keyed == cert else ""
+        return f"{_named(keyed)} holds no private key that can be used; PEM is expected{elsewhere}"
     return f"{_named(cert)} holds no certificate that can be used; PEM is expected"
 
 

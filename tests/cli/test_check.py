@@ -209,7 +209,7 @@ def test_tls_has_no_half_close(world: World) -> None:
     """It cannot end one direction, and so there is nothing to try."""
     world.wrap = NoHalfClose
     assert run(seconds=0.1) == 0
-    assert world.lines["half-close"] == "skipped: TLS has none"
+    assert world.lines["half-close"] == "skipped: not over TLS"
 
 
 def test_waiting_gives_a_server_time_to_start(world: World) -> None:

@@ -341,10 +341,13 @@ def test_a_variable_that_names_no_option_is_named(
     for name in ("TRIO_UPPER_WORKER", "TRIO_UPPER_SERVE_PROT", "TRIO_UPPER_PING_SIZE", "TRIO_X"):
         monkeypatch.setenv(name, "1")
     run(command)
-    assert capfd.readouterr().err == (
+    said = capfd.readouterr().err
+    assert said.startswith(
         "trio-upper: warning: no option has the variable "
-        "TRIO_UPPER_SERVE_PROT or TRIO_UPPER_WORKER; see COMMAND --help\n"
+        "TRIO_UPPER_SERVE_PROT or TRIO_UPPER_WORKER; see "
     )
+    assert said.endswith(" COMMAND --help\n")
+    assert said.count("\n") == 1
 
 
 def test_a_worker_repeats_no_warning_of_its_parent(
@@ -438,7 +441,9 @@ def test_serve_takes_options_from_the_environment(
         ("--write-timeout", "inf", "'inf' is not a valid duration; give seconds, 0 or more"),
         ("--write-timeout", "1_0", "'1_0' is not a valid duration; give seconds, 0 or more"),
         ("--write-timeout", "soon", "'soon' is not a valid duration; give seconds, 0 or more"),
-        ("--max-clients", "0", "0 is not in the range x>=1"),
+        ("--max-clients", "0", "0 is too small; it must be at least 1"),
+        ("--host", "1.2.3", "'1.2.3' is not a valid host; give a name, an IPv4 address or"),
+        ("--host", "localhost:80", "'localhost:80' is not a valid host; give a name"),
         ("--max-clients", "few", "'few' is not a valid integer;"),
         ("--log-level", "loud", "'loud' is not one of"),
     ],
@@ -615,19 +620,56 @@ def test_client_has_defaults(talking: Called) -> None:
 def test_client_takes_every_option(talking: Called) -> None:
     """Messages keep their order."""
     run(
-        *("client", "example.lan", "80", "-m", "one", "--message", "two", "-q", "-v"),
+        *("client", "example.lan", "80", "-m", "one", "--message", "two", "-v"),
         *("--connect-timeout", "1", "--reply-timeout", "0", "--wait", "2.5"),
     )
     assert talking.arguments == (
         Target(host="example.lan", port=80),
         ("one", "two"),
         Options(
-            quiet=True,
             verbose=True,
             reply_timeout=0,
             connection=ConnectSettings(connect_timeout=1, wait=2.5),
         ),
     )
+
+
+def test_quiet_and_verbose_exclude_each_other(
+    talking: Called, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either would be against the help of the other."""
+    run("client", "-m", "x", "-q")
+    assert talking.arguments[2] == Options(quiet=True)
+    assert "-q and -v exclude each other" in complaint(capsys, "client", "-m", "x", "-q", "-v")
+
+
+@pytest.mark.parametrize(
+    ("typed", "target"),
+    [
+        ([], Target(host="alpha", port=9000)),
+        (["beta"], Target(host="beta", port=9000)),
+        (["beta:80"], Target(host="beta", port=80)),
+        (["beta", "80"], Target(host="beta", port=80)),
+    ],
+)
+def test_where_to_connect_to_comes_from_the_environment(
+    talking: Called, monkeypatch: pytest.MonkeyPatch, typed: list[str], target: Target
+) -> None:
+    """What is typed comes first, also the port that a host carries."""
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_HOST", "alpha")
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_PORT", "9000")
+    run("client", *typed, "-m", "x")
+    assert talking.arguments[0] == target
+
+
+def test_two_ports_in_the_environment_contradict_each_other(
+    talking: Called, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do where they are typed."""
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_HOST", "alpha:80")
+    monkeypatch.setenv("TRIO_UPPER_CLIENT_PORT", "9000")
+    said = complaint(capsys, "client", "-m", "x")
+    assert "'alpha:80' has another port than 9000; give only one of them" in said
 
 
 def test_a_host_that_was_not_given_is_known(talking: Called) -> None:
@@ -915,8 +957,7 @@ def test_a_key_without_a_certificate_is_explained(
     talking: Called, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Rather than to connect without either."""
-    text = complaint(capsys, "client", "--tls-key", "key.pem", code=1)
-    assert "needs the certificate that it belongs to" in text
+    assert "--tls-key needs --tls-cert" in complaint(capsys, "client", "--tls-key", "key.pem")
     assert not talking.times
 
 

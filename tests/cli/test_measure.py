@@ -97,7 +97,7 @@ def test_check_has_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "said"),
     [
         ("ping", "Missing argument 'HOST'"),
-        ("ping h -c 0", "COUNT must be at least 1"),
+        ("ping h -c 0", "--count must be at least 1"),
         ("ping h -s 1", "--size must be from 2 to 65536 bytes"),
         ("ping h:0", "0 is not a valid port"),
         ("ping h --json --jsonl", "--json and --jsonl exclude each other"),

@@ -276,6 +276,14 @@ def test_a_name_that_idna_refuses(host: str, hint: str) -> None:
     assert failure.hint == hint
 
 
+def test_a_name_with_a_part_that_is_too_long() -> None:
+    """What the codec says is wrong, without its own name."""
+    with pytest.raises(UnicodeError) as caught:
+        ("ä" * 80).encode("idna")
+    failure = lookup_failed(caught.value, "ä" * 80)
+    assert "domain name, label empty or too long (" in str(failure)
+
+
 @pytest.mark.parametrize(
     ("error", "connected", "words"),
     [

@@ -74,7 +74,7 @@ async def test_tls_that_is_trusted(tmp_path: Path) -> None:
     measured = values(checker.findings[Question.TLS])
     assert measured["version"] == "TLS 1.3"
     assert measured["handshake_ms"]
-    assert said[Question.HALF_CLOSE] == "skipped: TLS has none"
+    assert said[Question.HALF_CLOSE] == "skipped: not over TLS"
 
 
 async def test_tls_that_is_not_trusted(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trio_upper.measure.settings import (
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"count": 0}, "COUNT must be at least 1"),
+        ({"count": 0}, "--count must be at least 1"),
         ({"size": SMALLEST_BYTES - 1}, "--size must be from 2 to 65536 bytes"),
         ({"size": LARGEST_AT_ONCE_BYTES + 1}, "--size must be from 2 to 65536 bytes"),
         ({"interval": -1}, "--interval must not be negative"),

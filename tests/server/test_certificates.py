@@ -74,7 +74,7 @@ def test_without_a_place_for_that_file_it_is_explained(monkeypatch: pytest.Monke
 def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra that most people do not need."""
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(BadCertificate, match=r"pip install 'trio-upper\[tls\]'$"):
+    with pytest.raises(BadCertificate, match=r"pip install cryptography$"):
         make_self_signed([])
 
 

@@ -59,7 +59,7 @@ HALF_CLOSE_HINT = (
 )
 # Why a question makes no sense.
 NOT_ASKED = {
-    Question.HALF_CLOSE: "skipped: TLS has none",
+    Question.HALF_CLOSE: "skipped: not over TLS",
     Question.BULK: "skipped: --seconds is 0",
     Question.TLS: "not asked for",
 }

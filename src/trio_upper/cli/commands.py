@@ -12,6 +12,7 @@ import click
 from trio_upper import __version__
 from trio_upper.cli.options import (
     PEM,
+    ListeningHost,
     ListeningPort,
     Seconds,
     Whole,
@@ -39,6 +40,7 @@ PREFIX = "TRIO_UPPER"
 
 DEFAULT = click.core.ParameterSource.DEFAULT
 COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
 # What --public stands for.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - it is what the option is for
@@ -53,7 +55,7 @@ class Command(click.Command):
     """A command that each of its usage errors names, so that its own help is pointed to.
 
     Click's parser has no context for some, such as an option without its value. Its help names the
-    variable of each option.
+    variable of each option. Its arguments have one, too, which click gives to options alone.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -61,6 +63,8 @@ class Command(click.Command):
         for parameter in self.params:
             if isinstance(parameter, click.Option):
                 parameter.show_envvar = True
+            else:
+                parameter.envvar = f"{PREFIX}_{self.name}_{parameter.name}".upper()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and have what fails say where."""
@@ -94,7 +98,11 @@ def cli(words: Sequence[str] = ()) -> None:
     The server sends every message back in upper case: an answer that no local echo can fake.
     """
     if "--worker" not in words and (unknown := unknown_variables(os.environ)):
-        say(f"warning: no option has the variable {' or '.join(unknown)}; see COMMAND --help")
+        program = click.get_current_context().command_path
+        say(
+            f"warning: no option has the variable {' or '.join(unknown)}; "
+            f"see {program} COMMAND --help"
+        )
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -112,6 +120,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 @cli.command()
 @click.option(
     "--host",
+    type=ListeningHost(),
     metavar="ADDRESS",
     multiple=True,
     default=list(SERVE.hosts),
@@ -344,7 +353,10 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
     from trio_upper.client.target import parse_target
 
     with failing(click.UsageError):
+        port = chosen_port(host, port)
         target = parse_target(host, port)
+    if options["quiet"] and options["verbose"]:
+        raise click.UsageError("-q and -v exclude each other")
     settings = command.Options(**connection_settings(**options))
     if message or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         return command.run(target, message, settings, host_given=host is not None)
@@ -353,7 +365,7 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
     return dialogue.run(host, port, settings)
 
 
-@cli.command()
+@cli.command(short_help="Time round trips, one after the other.")
 @click.argument("host")
 @click.argument("port", required=False)
 @click.option("-c", "--count", type=int, metavar="COUNT", help="Stop after this many round trips.")
@@ -367,7 +379,12 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
 @click.option(
     "-s", "--size", type=int, default=PING.size, metavar="BYTES", help="Size of a message."
 )
-@click.option("-D", "--timestamps", is_flag=True, help="Put the local time before each line.")
+@click.option(
+    "-D",
+    "--timestamps",
+    is_flag=True,
+    help="Put the local time before each line but the summary's.",
+)
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 @click.option("--jsonl", is_flag=True, help="One JSON object for each round trip, then a summary.")
 @connection_options()
@@ -416,11 +433,14 @@ def bench(host: str, port: str | None, **options: Any) -> int:
     return measure(command, host, port, options)
 
 
-@cli.command()
+@cli.command(short_help="Find out whether two machines can talk, and what is in the way.")
 @click.argument("host")
 @click.argument("port", required=False)
 @click.option(
-    "--seconds", type=Seconds(), default=CHECK.seconds, help="How long the bulk transfer takes."
+    "--seconds",
+    type=Seconds(),
+    default=CHECK.seconds,
+    help="How long the bulk transfer takes; 0: none.",
 )
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 @connection_options(connect_timeout=CHECK_CONNECT_SECONDS, reply_timeout=CHECK.reply_timeout)
@@ -440,12 +460,25 @@ def check(host: str, port: str | None, **options: Any) -> int:
     return measure(command, host, port, options)
 
 
+def chosen_port(host: str | None, port: str | None) -> str | None:
+    """Return `port`, or None where the environment has it and the HOST that was typed carries one.
+
+    Error handling: `ValueError`, with one clear sentence, for a host that is malformed.
+    """
+    from trio_upper.client.target import split_host
+
+    source = click.get_current_context().get_parameter_source
+    if host and source("port") is ENVIRONMENT and source("host") is COMMAND_LINE:
+        return None if split_host(host.strip())[1] else port
+    return port
+
+
 def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) -> int:
     """Run `command`, the module of a measurement, with what the command line says."""
     from trio_upper.client.target import parse_target
 
     with failing(click.UsageError):
-        target = parse_target(host, port)
+        target = parse_target(host, chosen_port(host, port))
     settings = connection_settings(as_json=options.pop("json"), **options)
     with failing(click.UsageError):
         checked = command.Options(**settings)

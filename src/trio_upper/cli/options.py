@@ -38,6 +38,21 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
+class ListeningHost(click.ParamType[str]):
+    """A name or an address to listen on, in a spelling that a client could use, too."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the host, or fail with a usage error."""
+        from trio_upper.client.target import Target
+
+        try:
+            return Target(host=str(value)).host
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class ListeningPort(click.ParamType[int]):
     """A TCP port to listen on; 0 lets the system choose."""
 
@@ -56,6 +71,13 @@ class Whole(click.IntRange):
     """A whole number with a minimum; click would call it a "range" in its messages."""
 
     name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number, or fail with a usage error."""
+        number: int = click.INT.convert(value, param, ctx)
+        if self.min is not None and number < self.min:
+            self.fail(f"{number} is too small; it must be at least {self.min}", param, ctx)
+        return number
 
 
 Command = Callable[..., int]
@@ -133,6 +155,8 @@ def connection_settings(
     **others: Any,
 ) -> dict[str, Any]:
     """Return `others`, and as `connection` what `connection_options` say of connecting."""
+    if tls_key and not tls_cert:
+        raise click.UsageError("--tls-key needs --tls-cert")
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 exclude each other; without them both are used")
     context = None

@@ -36,7 +36,10 @@ class Cause(enum.Enum):
 
     TLS_UNTRUSTED = (
         "the server's TLS certificate is not trusted",
-        "name the CA that signed it with --tls-ca, if this is the right server",
+        (
+            "if this is the right server, name the CA that signed it with --tls-ca, or give the "
+            "--tls-fingerprint that the server printed"
+        ),
     )
     TLS_WRONG_NAME = (
         "the server's TLS certificate is for another name: {detail}",
@@ -97,7 +100,7 @@ class Cause(enum.Enum):
         "refused by this machine itself",
         "nothing listens on that port here: is the server running?",
     )
-    FORBIDDEN = ("not permitted", "a firewall on this machine forbids it")
+    FORBIDDEN = ("not permitted", "a firewall forbids it, on this machine or on the way")
     TIMED_OUT = (
         "timed out",
         (
@@ -117,7 +120,8 @@ class Cause(enum.Enum):
         "host unreachable",
         (
             "no machine on this network has that address, or a firewall rejects it: "
-            "is the machine on, is the address right?"
+            "is the machine on, is the address right? on the server's machine, "
+            "`sudo firewall-cmd --add-port={port}/tcp` opens it"
         ),
     )
     NO_ROUTE = (
@@ -449,6 +453,8 @@ def _own_words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return words_of(error)
     text = str(getattr(error, "strerror", None) or error)
+    if isinstance(error, UnicodeError) and "(UnicodeError: " in text:  # within the codec's own
+        text = text.rpartition("(UnicodeError: ")[2].removesuffix(")")
     if text.startswith("Error connecting to "):  # Trio's, and the address is named anyway
         text = text.rpartition(": ")[2]
     return " ".join(text.split()) or type(error).__name__

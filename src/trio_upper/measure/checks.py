@@ -357,7 +357,7 @@ class Checker:
         message, reply = make_message(0, max(self._largest, ROUND_TRIP_BYTES))
         try:
             stream = self._stream = await open_stream(self._open, Retries(0))
-            if not isinstance(stream, trio.abc.HalfCloseableStream):  # TLS has no half-close
+            if not isinstance(stream, trio.abc.HalfCloseableStream):  # as over TLS
                 return Skipped(question=Question.HALF_CLOSE)
             await watched(stream, partial(self._end_before_reply, stream, message, reply))
         except Failed as failed:

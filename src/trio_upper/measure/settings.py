@@ -36,7 +36,7 @@ class PingSettings:
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
-            raise ValueError("COUNT must be at least 1")
+            raise ValueError("--count must be at least 1")
         _check_size(self.size, LARGEST_AT_ONCE_BYTES)
         if self.interval < 0:
             raise ValueError("--interval must not be negative")

@@ -98,7 +98,7 @@ def make_self_signed(addresses: Iterable[IPv4Address | IPv6Address]) -> bytes:
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError as error:
         raise BadCertificate(
-            "--tls-self-signed needs the package cryptography: pip install 'trio-upper[tls]'"
+            "--tls-self-signed needs the package cryptography: pip install cryptography"
         ) from error
     host = socket.gethostname()
     names = [x509.DNSName(name) for name in {host, "localhost"} if name.isascii()]
