@@ -63,7 +63,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "address": "the numeric address that it was connected to last; null if to none",
         "port": "where to",
         "size_bytes": "bytes of a message, with its newline",
-        "sent": "messages sent",
+        "sent": "round trips, also those that no connection could be made for",
         "answered": "right replies",
         "wrong": "wrong replies",
         "unanswered": "messages without a reply, and those that no connection could be made for",
@@ -72,7 +72,9 @@ FIELDS: dict[str, dict[str, str]] = {
         "mean_ms": "",
         "p99_ms": "",
         "max_ms": "",
-        "jitter_ms": "the mean difference from one right reply's time to the next",
+        "jitter_ms": (
+            "the mean difference from one right reply's time to the next; null with fewer than two"
+        ),
         "outages": "times of 2 s or more without a reply that was due",
         "longest_outage_s": "seconds",
         "total_outage_s": "seconds",
@@ -135,9 +137,10 @@ EXIT_CODES: dict[str, tuple[str, str]] = {
     "129, 130, 131, 141, 143": (
         "-",
         (
-            "ended by the signal itself: SIGHUP, SIGINT, SIGQUIT, SIGTERM; SIGPIPE as filters end "
-            r"(`\| head -1`). `ping` and `bench` sum up at SIGINT and SIGTERM, and end with 0 "
-            "or 1. On Windows Ctrl-C ends with STATUS_CONTROL_C_EXIT"
+            "ended by the signal itself: SIGHUP, SIGINT, SIGQUIT, SIGPIPE (as filters end: "
+            r"`\| head -1`), SIGTERM. `ping` and `bench` sum up at SIGINT and SIGTERM, and end "
+            "with 0 or 1; `ping` also sums up at SIGQUIT, and goes on. On Windows Ctrl-C ends with "
+            "STATUS_CONTROL_C_EXIT"
         ),
     ),
 }

@@ -39,8 +39,8 @@ says the same of a command. How they are used stands in the [guide](guide.md).
 ENVIRONMENT = """\
 Every option and argument can come from the environment, as `TRIO_UPPER_<COMMAND>_<OPTION>`, in
 capitals and with `_` for `-`: `TRIO_UPPER_SERVE_MAX_CLIENTS=100`, `TRIO_UPPER_CLIENT_HOST=alpha`.
-An option that may be repeated has its values separated by spaces there; a flag is `1` or `0`. The
-command line comes first.
+An option that may be repeated has its values separated by spaces there; a flag is `1` or `0`. What
+is typed comes first, also a port within HOST.
 """
 
 NOTICES = """\
