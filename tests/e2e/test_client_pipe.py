@@ -717,8 +717,9 @@ async def test_another_authority(tmp_path: Path) -> None:
     async with peer(peers.upper, tls=peers.identity("localhost")) as port:
         done = await client(f"localhost:{port}", "--tls-ca", theirs, "-m", "hi")
     assert reason(done) == (
-        "the server's TLS certificate is not trusted: "
-        "name the CA that signed it with --tls-ca, if this is the right server"
+        "the server's TLS certificate is not trusted: if this is the right server, "
+        "name the CA that signed it with --tls-ca, or give the --tls-fingerprint that the "
+        "server printed"
     )
 
 

@@ -157,12 +157,19 @@ async def test_a_port_in_use_is_explained() -> None:
         assert await ask(stream, b"hi") == b"HI"
 
 
-@pytest.mark.parametrize("host", [NOBODYS_ADDRESS, NOBODYS_NAME, "::1::", ""])
+@pytest.mark.parametrize("host", [NOBODYS_ADDRESS, NOBODYS_NAME])
 async def test_an_address_that_this_machine_does_not_have_is_explained(host: str) -> None:
-    """So is an unknown name, and what is not an address at all."""
+    """So is an unknown name."""
     why = complaint(await run("serve", "--port", "0", "--host", host), 1)
     assert host in why
     assert "0.0.0.0" in why
+
+
+@pytest.mark.parametrize("host", ["::1::", "1.2.3", "localhost:80", ""])
+async def test_what_is_no_address_at_all_is_a_usage_error(host: str) -> None:
+    """The old spellings of IPv4, which the system would take for another address, are none."""
+    why = complaint(await run("serve", "--port", "0", "--host", host), 2)
+    assert f"'{host}' is not a valid host" in why
 
 
 async def test_one_wrong_address_among_others_is_an_error() -> None:
