@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +285,8 @@ def server_tls(
 
 def log_certificate(tls: "ServerTLS", log: "FilteringBoundLogger", *, announced: bool) -> None:
     """Log what clients can trust the server by, unless `announced`, and what is wrong with it."""
+    from datetime import UTC, datetime
+
     if not announced:
         log.info("certificate", fingerprint=tls.fingerprint)
     if why := tls.warning(datetime.now(UTC)):

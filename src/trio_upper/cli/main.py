@@ -15,7 +15,6 @@ import click
 
 from trio_upper.cli.commands import cli
 from trio_upper.cli.early import end_by_first_signal, keeping_signals
-from trio_upper.cli.jsonlines import JSONLines
 from trio_upper.cli.output import say
 
 ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
@@ -51,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if words[:1] == ["serve"]:
             stack.enter_context(keeping_signals())
             if sys.stderr and wants_json(words, os.environ):
+                from trio_upper.cli.jsonlines import JSONLines
+
                 stack.enter_context(contextlib.redirect_stderr(JSONLines(sys.stderr)))
         else:
             end_by_first_signal()
