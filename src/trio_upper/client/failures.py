@@ -453,7 +453,9 @@ def _own_words(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return words_of(error)
     text = str(getattr(error, "strerror", None) or error)
-    if isinstance(error, UnicodeError) and "(UnicodeError: " in text:  # within the codec's own
+    if isinstance(error, UnicodeEncodeError):  # what the codec says from Python 3.13 on
+        text = error.reason
+    elif isinstance(error, UnicodeError) and "(UnicodeError: " in text:  # and before
         text = text.rpartition("(UnicodeError: ")[2].removesuffix(")")
     if text.startswith("Error connecting to "):  # Trio's, and the address is named anyway
         text = text.rpartition(": ")[2]
