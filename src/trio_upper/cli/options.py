@@ -160,7 +160,7 @@ def connection_settings(
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 exclude each other; without them both are used")
     context = None
-    if tls or tls_ca or insecure or tls_fingerprint or tls_cert or tls_key:
+    if tls or tls_ca or insecure or tls_fingerprint or tls_cert:
         context = _tls(tls_ca, insecure, tls_fingerprint, tls_cert, tls_key)
     with failing(click.UsageError):
         connection = ConnectSettings(
