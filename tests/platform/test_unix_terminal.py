@@ -1,9 +1,11 @@
 """The terminal as the system has it: modes, foreground and stopping."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import termios
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -78,20 +80,45 @@ def test_a_writer_of_its_own_does_not_block(ends: tuple[int, int]) -> None:
 
 
 def test_a_job_is_stopped_as_a_whole_and_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrapper, too, for which the shell waits; this thread last, so that it does nothing more."""
+    """A wrapper, too, for which the shell waits, and all at once."""
     stopped: list[tuple[int, int, object]] = []
-    for name, where in ("kill", os), ("pthread_kill", signal):
-        monkeypatch.setattr(
-            where, name, lambda *args: stopped.append((*args, signal.getsignal(args[1])))
-        )
+    monkeypatch.setattr(os, "kill", lambda *to: stopped.append((*to, signal.getsignal(to[1]))))
     before = signal.signal(signal.SIGTSTP, lambda *_: None)
     ours = signal.getsignal(signal.SIGTSTP)
     terminal.stop_job(signal.SIGTSTP)
-    (group, _, handler), this_thread = stopped
-    assert group == 0
-    assert callable(handler)
-    assert this_thread == (threading.get_ident(), signal.SIGTSTP, signal.SIG_DFL)
+    assert stopped == [(0, signal.SIGTSTP, signal.SIG_DFL)]
     assert signal.signal(signal.SIGTSTP, before) is ours
+
+
+# Stops its job, and says when the system's call for that has returned, and when `stop_job` has.
+STOPPING = """
+import os, signal
+from trio_upper.platform import terminal
+
+kill = os.kill
+
+def then_speak(*args):
+    kill(*args)
+    os.write(1, b"goes on\\n")
+
+os.kill = then_speak
+signal.signal(signal.SIGTSTP, lambda *_: None)
+terminal.stop_job(signal.SIGTSTP)
+os.write(1, b"ends\\n")
+"""
+
+
+def test_a_job_that_is_continued_at_once_goes_on() -> None:
+    """It stops with the first of its job: the shell that saw that may continue it already."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPING], stdout=subprocess.PIPE, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        assert select.select([process.stdout], [], [], 0)[0] == []
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.stdout.read() == b"goes on\nends\n"
+        assert process.wait() == 0
 
 
 def test_a_stop_that_is_ignored_on_purpose_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The editor at pseudo-terminals: what is typed, pasted, shown, and when the prompt goes."""
 
+import asyncio
 import os
 import re
 import signal
@@ -343,17 +344,20 @@ async def test_a_stop_between_two_prompts(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_in_the_background_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A notice waits for the foreground, and the screen is the shell's until then."""
     foreground = False
-    looked = trio.Event()
+    waits = trio.Event()
     token = trio.lowlevel.current_trio_token()
+    sleep = asyncio.sleep
 
-    def in_foreground(fd: int) -> bool:
-        token.run_sync_soon(looked.set)
-        return foreground
+    async def tick(seconds: float) -> None:
+        if seconds == TICK_SECONDS:
+            token.run_sync_soon(waits.set)
+        await sleep(seconds)
 
     async with at_prompt() as (person, prompt), trio.open_nursery() as nursery:
-        monkeypatch.setattr(terminal, "in_foreground", in_foreground)
+        monkeypatch.setattr(terminal, "in_foreground", lambda _: foreground)
+        monkeypatch.setattr(asyncio, "sleep", tick)
         nursery.start_soon(prompt.notice, "late")
-        await looked.wait()
+        await waits.wait()
         foreground = True
         assert await person.sees("late\r\n") == "late\r\n"
 

@@ -5,7 +5,6 @@ import select
 import signal
 import sys
 import termios
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -128,11 +127,12 @@ def stop_job(number: int) -> None:
     is nobody to continue it (an orphaned process group, setpgid(2)), and where whoever started this
     process had the signal ignored. For the main thread.
     """
-    before = signal.signal(number, lambda *_: None)
+    before = signal.signal(number, signal.SIG_DFL)
     if before is not signal.SIG_IGN:
+        # All at once: a shell may continue the job when the first of it has stopped, and what
+        # stopped after that would stay so. This thread does nothing more: kill(2) returns when
+        # continued.
         signal_job(number)
-        signal.signal(number, signal.SIG_DFL)
-        signal.pthread_kill(threading.get_ident(), number)  # this thread: it does nothing more
     signal.signal(number, before)
 
 
