@@ -530,8 +530,14 @@ async def test_a_foreign_peer(manner: peers.Script, shown: bytes, quoted: str) -
 
 async def test_a_foreign_peer_ends_the_input() -> None:
     """A banner ends the client at once, although the input goes on."""
-    script = peers.greeting(b"SSH-2.0-OpenSSH_9.6\r\n")
+    connected = trio.Event()
+
+    async def script(stream: trio.abc.Stream) -> None:
+        connected.set()
+        await peers.greeting(b"SSH-2.0-OpenSSH_9.6\r\n")(stream)
+
     async with peer(script) as port, talking(f"127.0.0.1:{port}") as process:
+        await connected.wait()
         done = await ended(process, within=AT_ONCE_SECONDS)
     assert said(done).endswith("it said: 'SSH-2.0-OpenSSH_9.6'")
 
