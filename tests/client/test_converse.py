@@ -20,6 +20,7 @@ from trio.testing import (
 from trio_upper.client.account import Mismatch
 from trio_upper.client.converse import (
     HALF_CLOSE_SECONDS,
+    LOOK_SECONDS,
     SURPLUS_SECONDS,
     WORDS_SECONDS,
     Ending,
@@ -169,7 +170,7 @@ async def test_a_reply_that_does_not_come_is_an_error(autojump_clock: MockClock)
     assert outcome == Outcome(ending=Ending.SILENT, owed=5, unanswered=2)
     assert not outcome.complete
     assert shown == b"HEL"
-    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT)
+    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT, abs=2 * LOOK_SECONDS)
 
 
 async def test_each_byte_of_a_reply_starts_the_time_anew(autojump_clock: MockClock) -> None:
@@ -218,7 +219,7 @@ async def test_a_server_that_never_reads_is_given_up(autojump_clock: MockClock) 
     async with aclosing(source_of(b"hi")) as source:
         outcome = await converse(ours, source, no_reply, reply_timeout=REPLY_TIMEOUT)
     assert outcome == Outcome(ending=Ending.SILENT, owed=2, unanswered=2)
-    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT)
+    assert trio.current_time() == pytest.approx(REPLY_TIMEOUT, abs=2 * LOOK_SECONDS)
 
 
 async def test_the_servers_end_stops_the_input_at_once(autojump_clock: MockClock) -> None:
@@ -491,6 +492,72 @@ async def test_each_reply_puts_the_half_close_off(autojump_clock: MockClock) -> 
     assert shown == b"HELLO"
 
 
+async def test_what_lies_unread_puts_the_half_close_off(autojump_clock: MockClock) -> None:
+    """As long as nobody takes what is shown (``| less``), the server is not silent."""
+    ours, theirs = memory_stream_pair()
+    shown: list[bytes] = []
+
+    async def show_slowly(replies: bytes) -> None:
+        await trio.sleep(3 * HALF_CLOSE_SECONDS)
+        shown.append(replies)
+
+    async def peer() -> None:
+        assert await theirs.receive_some() == b"1\n2\n3\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ended)
+            for number in b"123":
+                await theirs.send_all(bytes([number, *b"\n"]))
+                await trio.sleep(2 * HALF_CLOSE_SECONDS)
+            nursery.cancel_scope.cancel()
+        await theirs.aclose()
+
+    async def ended() -> None:
+        assert await theirs.receive_some() == b""
+        pytest.fail("this side was ended")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        outcome = await converse(ours, source_of(b"1\n2\n3\n"), show_slowly)
+    assert outcome.complete
+    assert b"".join(shown) == b"1\n2\n3\n"
+
+
+@pytest.mark.parametrize("reply_timeout", [HALF_CLOSE_SECONDS / 2, REPLY_TIMEOUT])
+async def test_after_a_stop_of_this_process_it_looks_before_it_speaks(
+    reply_timeout: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait that is over when a stopped process goes on tells nothing of what came meanwhile."""
+    ours, theirs = memory_stream_pair()
+    receive, end = ours.receive_some, ours.send_eof
+    stopped = False
+    shown: list[bytes] = []
+
+    async def receive_some(max_bytes: int | None = None) -> bytes | bytearray:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            await trio.sleep_forever()
+        return await receive(max_bytes)
+
+    async def send_eof() -> None:
+        assert shown
+        await end()
+
+    monkeypatch.setattr(ours, "receive_some", receive_some)
+    monkeypatch.setattr(ours, "send_eof", send_eof)
+
+    async def show(replies: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        shown.append(replies)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(closing_with_its_peer(), theirs)
+        outcome = await converse(ours, source_of(b"hi\n"), show, reply_timeout=reply_timeout)
+        nursery.cancel_scope.cancel()
+    assert outcome.complete
+    assert shown == [b"HI\n"]
+
+
 async def test_a_server_that_answers_at_the_end_is_half_closed(autojump_clock: MockClock) -> None:
     """When nothing comes for a while, the half-close is what is waited for."""
     ours, theirs = memory_stream_pair()
@@ -510,7 +577,7 @@ async def test_a_server_that_answers_at_the_end_is_half_closed(autojump_clock: M
     assert outcome.complete
     assert not outcome.cut_by_half_close
     assert shown == [b"HI\n"]
-    assert trio.current_time() == pytest.approx(HALF_CLOSE_SECONDS)
+    assert trio.current_time() == pytest.approx(HALF_CLOSE_SECONDS, abs=2 * LOOK_SECONDS)
 
 
 async def test_a_connection_that_ends_with_the_half_close(autojump_clock: MockClock) -> None:

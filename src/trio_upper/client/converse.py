@@ -35,6 +35,9 @@ WORDS_SECONDS = 1.0
 # answer only then.
 HALF_CLOSE_SECONDS = 1.0
 
+# How long one more look takes at what may lie unread.
+LOOK_SECONDS = 0.001
+
 
 class Ending(enum.Enum):
     """Why a conversation ended."""
@@ -122,7 +125,9 @@ class _Conversation:
         self._reply_timeout = reply_timeout
         self._account = Account()
         self._listening = trio.CancelScope()
-        self._before_half_close = trio.CancelScope()
+        self._give_up_at = math.inf  # while nothing comes
+        self._half_close_at = math.inf  # likewise
+        self._half_close_due = trio.Event()
         self._half_closed_at = -1  # how much was answered then
         self._ending = Ending.CLOSED
         self._error: Exception | None = None
@@ -144,9 +149,8 @@ class _Conversation:
 
     async def _half_close(self, stream: trio.abc.HalfCloseableStream) -> None:
         """End this side when all has come that can, or nothing comes any more."""
-        with trio.move_on_after(HALF_CLOSE_SECONDS) as self._before_half_close:
-            if self._account.answerable:
-                await trio.sleep_forever()
+        if self._account.answerable:
+            await self._half_close_due.wait()
         self._half_closed_at = self._account.answered
         await stream.send_eof()
 
@@ -158,7 +162,8 @@ class _Conversation:
                 if self._account.mismatch:
                     await self._hear_out()
                     break
-                self._put_off_half_close()
+                if self._account.input_ended and not self._account.answerable:
+                    self._half_close_due.set()
             else:
                 self._note_reset()
         except trio.BrokenResourceError as error:
@@ -166,12 +171,6 @@ class _Conversation:
             self._error = error
         await self._show(self._account.flush())
         conversation.cancel()
-
-    def _put_off_half_close(self) -> None:
-        if self._account.answerable:
-            self._before_half_close.deadline = trio.current_time() + HALF_CLOSE_SECONDS
-        else:
-            self._before_half_close.cancel()
 
     def _note_reset(self) -> None:
         """Tell a reset from an end: the kernel reports it once, and it may have been to `send`."""
@@ -183,13 +182,28 @@ class _Conversation:
             await self._sink(replies)
 
     async def _receive_some(self) -> bytes:
-        """Return what comes next; nothing at the stream's end, or when nothing came in time."""
-        with trio.CancelScope(deadline=self._deadline()) as self._listening:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        self._ending = Ending.SILENT
-        return b""
+        """Return what comes next; nothing at the stream's end, or when nothing came in time.
+
+        Times run only while this listens: what lies unread, because nobody takes what is shown or
+        this process was stopped, is no silence of the server.
+        """
+        self._give_up_at, self._half_close_at = self._until_silent(), self._until_half_close()
+        while True:
+            with trio.CancelScope(deadline=self._deadline()) as self._listening:
+                return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            # A wait that is over when a stopped process goes on reports nothing (PEP 475): look.
+            with trio.move_on_after(LOOK_SECONDS):
+                return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            if self._give_up_at <= self._half_close_at:
+                self._ending = Ending.SILENT
+                return b""
+            self._half_close_at = math.inf
+            self._half_close_due.set()
 
     def _deadline(self) -> float:
+        return min(self._give_up_at, self._half_close_at)
+
+    def _until_silent(self) -> float:
         """Return until when to wait for the next bytes, from now on."""
         if self._account.settled:
             return trio.current_time() + SURPLUS_SECONDS
@@ -197,10 +211,18 @@ class _Conversation:
             return trio.current_time() + self._reply_timeout
         return math.inf
 
+    def _until_half_close(self) -> float:
+        """Return until when the half-close waits for the next bytes, from now on."""
+        if self._account.input_ended and not self._half_close_due.is_set():
+            return trio.current_time() + HALF_CLOSE_SECONDS
+        return math.inf
+
     def _expect(self) -> None:
         """Have the receiver wait for what was just sent, if nothing was owed before or all is."""
-        if self._account.settled or self._listening.deadline == math.inf:
-            self._listening.deadline = self._deadline()
+        if self._account.settled or self._give_up_at == math.inf:
+            self._give_up_at = self._until_silent()
+        self._half_close_at = self._until_half_close()
+        self._listening.deadline = self._deadline()
 
     async def _hear_out(self) -> None:
         with trio.move_on_after(WORDS_SECONDS):
