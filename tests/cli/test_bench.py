@@ -22,7 +22,7 @@ from tests.helpers.commands import (
 )
 from tests.helpers.screens import screen
 
-from trio_upper.cli import bench
+from trio_upper.cli import bench, output
 from trio_upper.cli.bench import Options
 from trio_upper.cli.progress import REFRESH_SECONDS, bar
 from trio_upper.client.settings import ConnectSettings
@@ -204,6 +204,17 @@ def test_it_connects_as_the_options_have_it(world: World) -> None:
 
 
 # ------------------------------------------------------------------ how it ends
+
+
+def test_a_signal_does_not_wait_for_a_terminal_that_takes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is lost then; the exit code still tells how it went."""
+    monkeypatch.setattr(output, "is_terminal", lambda _: True)
+    world.output.blocks = int
+    world.meets(raising(signal.SIGTERM, times=3))
+    assert run(clients=1, seconds=100) == 0
+    assert world.output.closed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

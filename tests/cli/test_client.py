@@ -341,6 +341,26 @@ def test_verbose_says_to_whom_and_how_fast(
     assert out == ""
 
 
+def test_a_terminal_that_takes_nothing_delays_no_transfer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of each reply is told when it goes on."""
+    told: list[str] = []
+
+    async def tell(line: str) -> None:
+        while world.output.written != b"HELLO\nTHERE\n":  # noqa: ASYNC110 - takes nothing
+            await trio.sleep(1)
+        told.append(line)
+
+    monkeypatch.setattr(client, "tell", tell)
+    assert run(["hello", "there"], Options(verbose=True)) == 0
+    assert [line.partition(" in ")[0] for line in told] == [
+        CONNECTED.partition(" in ")[0],
+        "reply 1",
+        "reply 2",
+    ]
+
+
 def test_verbose_in_a_pipe(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """A line is a message there as well; a last one without its end has no time."""
     world.input.put_data(b"one\ntwo\nthr")

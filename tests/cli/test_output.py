@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import sys
 from collections.abc import AsyncGenerator
 
@@ -10,7 +11,18 @@ import trio
 from tests.helpers.screens import screen
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
-from trio_upper.cli.output import NamedCuts, escaped, say, tell
+from trio_upper.cli import output
+from trio_upper.cli.output import (
+    LAST_WORDS_SECONDS,
+    LINES_BEHIND,
+    NamedCuts,
+    behind,
+    escaped,
+    patience,
+    say,
+    tell,
+)
+from trio_upper.platform import HUNG_UP, STOP_SIGNALS
 from trio_upper.terminal.plain import LINE_CUT
 
 
@@ -69,6 +81,41 @@ async def test_a_terminal_that_takes_nothing_holds_up_no_other_task(
             await tell("hello")
         assert scope.cancelled_caught
         stderr.go_on()
+
+
+async def test_lines_behind_hold_up_nobody() -> None:
+    """What a terminal has not taken is written later, in order; too many lines are dropped."""
+    takes, written = trio.Event(), []
+
+    async def write(line: str) -> None:
+        await takes.wait()
+        written.append(line)
+
+    lines = [str(number) for number in range(2 * LINES_BEHIND)]
+    with trio.fail_after(TIMEOUT_SECONDS):
+        async with behind(write) as put:
+            for line in lines:
+                await put(line)
+            takes.set()
+    assert LINES_BEHIND <= len(written) <= LINES_BEHIND + 1  # one of them was being written
+    assert written == lines[: len(written)]
+
+
+@pytest.mark.parametrize(
+    ("received", "terminal", "seconds"),
+    [
+        (None, True, math.inf),
+        (STOP_SIGNALS[0], True, LAST_WORDS_SECONDS),
+        (STOP_SIGNALS[0], False, math.inf),
+        (HUNG_UP, False, 0),
+    ],
+)
+def test_patience(
+    received: int | None, terminal: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal does not wait for a terminal; whoever reads a pipe gets all of it."""
+    monkeypatch.setattr(output, "is_terminal", lambda _: terminal)
+    assert patience(received) == seconds
 
 
 async def shown(*replies: bytes) -> bytes:

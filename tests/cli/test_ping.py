@@ -24,7 +24,7 @@ from tests.helpers.commands import (
     kill,
 )
 
-from trio_upper.cli import ping
+from trio_upper.cli import output, ping
 from trio_upper.cli.ping import Options
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.measure.pinger import INTERRUPTED_SECONDS
@@ -282,6 +282,25 @@ def test_a_second_signal_ends_it_where_nobody_reads(world: World) -> None:
         run()
     assert killed.value.number is signal.SIGINT
     assert world.output.closed
+
+
+def test_a_terminal_that_takes_nothing_delays_no_round_trip(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one signal is enough to end it; the exit code still tells how it went."""
+    for module in ping, output:
+        monkeypatch.setattr(module, "is_terminal", lambda _: True)
+    world.output.blocks = int
+    world.meets(answering(right, then=at(9, signal.SIGTERM)))
+    assert run() == 0
+    assert world.output.closed
+
+
+def test_a_terminal_has_it_all_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it takes what is printed."""
+    monkeypatch.setattr(ping, "is_terminal", lambda _: True)
+    assert run(count=2) == 0
+    assert world.output.lines[:4] == [CONNECTED, "seq=1 0.500 ms", "seq=2 0.500 ms", ""]
 
 
 def test_times_are_in_milliseconds_to_the_microsecond(world: World) -> None:

@@ -306,6 +306,29 @@ async def test_a_terminal_that_takes_nothing_delays_no_measurement() -> None:
         await says(person, "echo status=$?", "status=0")
 
 
+async def test_a_terminal_that_takes_nothing_delays_no_round_trip() -> None:
+    """Nor the signal of ``timeout 10 … ping``, which comes once."""
+    answered = 0
+
+    async def count(stream: trio.abc.Stream) -> None:
+        nonlocal answered
+        async for message in stream:
+            answered += 1
+            await stream.send_all(bytes(message).decode().upper().encode())
+
+    async with (
+        peer(count) as port,
+        terminal("ping", LOCALHOST, str(port), "--interval", "0.05") as person,
+    ):
+        await person.sees("seq=1 ")
+        person.takes_nothing()
+        before = answered
+        await eventually(lambda: answered > before + 20)
+        os.kill(person.pid, signal.SIGTERM)
+        with trio.fail_after(AT_ONCE_SECONDS):
+            assert await person.ends() in {0, 1}  # 1: with a round trip under way
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_terminal_that_takes_nothing_delays_no_signal(number: signal.Signals) -> None:
     """Also while something long is shown there."""

@@ -6,6 +6,7 @@ from functools import partial
 
 import trio
 
+from trio_upper.cli.output import patience
 from trio_upper.cli.progress import bar, open_status
 from trio_upper.cli.reasons import Reasons
 from trio_upper.cli.run import Ending, run_command
@@ -17,7 +18,7 @@ from trio_upper.measure.histogram import draw, in_milliseconds
 from trio_upper.measure.load import Load
 from trio_upper.measure.settings import LoadSettings
 from trio_upper.platform import HUNG_UP, available_memory, raise_descriptor_limit
-from trio_upper.stdio.streams import Output, open_output
+from trio_upper.stdio.streams import open_output
 
 MEGABYTE = 1_000_000
 GIGABYTE = 1_000_000_000
@@ -55,13 +56,13 @@ async def _run(target: Target, options: Options) -> Ending:
 
     load = Load(connect, options, wait=options.connection.wait)
     received = await until_signal(partial(_run_shown, load))
-    if received == HUNG_UP:  # the terminal has gone, so nobody reads the report
+    if received == HUNG_UP:
         return received
-    async with open_output() as output:
-        # A second signal ends it, even while the output waits for a reader.
-        received = await until_signal(partial(_report, output, target, load, options.as_json))
+    second: Ending | None = None  # ends it, even while the output waits for a reader
+    with trio.move_on_after(patience(received)):
+        second = await until_signal(partial(_report, target, load, options.as_json))
     all_right = load.latency.count and not load.failures
-    return received or (0 if all_right else 1)
+    return second or (0 if all_right else 1)
 
 
 async def _run_shown(load: Load) -> None:
@@ -81,12 +82,13 @@ def _describe(load: Load) -> str:
     return f"{bar(load.ready / settings.clients)}  connecting"
 
 
-async def _report(output: Output, target: Target, load: Load, as_json: bool) -> None:
+async def _report(target: Target, load: Load, as_json: bool) -> None:
     reasons = Reasons(load.settings.reply_timeout)
     for failed in load.failures:
         reasons.add(failed)
     text = _json(target, load, reasons) if as_json else "\n".join(_lines(target, load, reasons))
-    await output.send_all(f"{text}\n".encode())
+    async with open_output() as output:
+        await output.send_all(f"{text}\n".encode())
 
 
 def _times(load: Load) -> dict[str, float]:

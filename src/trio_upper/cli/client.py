@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ from typing import Self
 
 import trio
 
-from trio_upper.cli.output import NamedCuts, Sink, escaped, is_terminal, tell
+from trio_upper.cli.output import NamedCuts, Sink, Tell, behind, escaped, is_terminal, tell
 from trio_upper.cli.progress import Meter
 from trio_upper.cli.run import leave, run_job
 from trio_upper.cli.signals import until_signal
@@ -41,7 +41,6 @@ AT_ONCE_SECONDS = 3.0
 SLOW_SECONDS = 1.0
 
 Source = AsyncIterable[bytes]
-Tell = Callable[[str], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +87,18 @@ async def _talk(target: Target, messages: Sequence[str], options: Options, host_
         if is_terminal(sys.stdin) and not messages:
             source = NamedCuts(source)
         retries = Retries(options.connection.wait)
-        while True:
-            connection = await _connect(target, options, retries, host_given)
-            if options.verbose:
-                await tell(str(connection))
-            outcome = await _transfer(connection.stream, source, sink, options)
-            # Messages can be sent again, as none was answered. Standard input cannot be read again.
-            if not (messages and outcome.hung_up and await retries.pause()):
-                break
-            source = _Lines(messages)
+        # Where replies are shown, they and their times keep their order.
+        async with nullcontext(tell) if is_terminal(sys.stdout) else behind(tell) as note:
+            while True:
+                connection = await _connect(target, options, retries, host_given)
+                if options.verbose:
+                    await note(str(connection))
+                outcome = await _transfer(connection.stream, source, sink, note, options)
+                # Messages can be sent again, as none was answered; standard input cannot be read
+                # again.
+                if not (messages and outcome.hung_up and await retries.pause()):
+                    break
+                source = _Lines(messages)
     if not (outcome.complete or options.quiet or options.verbose):
         await tell(str(connection))
     for line in explain(outcome, options):
@@ -117,12 +119,12 @@ async def _connect(
 
 
 async def _transfer(
-    stream: trio.abc.Stream, source: Source, sink: Sink, options: Options
+    stream: trio.abc.Stream, source: Source, sink: Sink, note: Tell, options: Options
 ) -> Outcome:
-    """Have the conversation on `stream`; show progress, and the time of each reply if asked to."""
+    """Have the conversation; show progress, and `note` the time of each reply if asked to."""
     size = getattr(source, "size", None)
     if options.verbose:
-        timed = _Timed(aiter(source), sink)
+        timed = _Timed(aiter(source), sink, note)
         source, sink = timed, timed.show
     async with trio.open_nursery() as nursery:
         meter = Meter(sink, size)
@@ -156,9 +158,10 @@ class _Lines:
 class _Timed:
     """A source that notes when each line was sent, and a sink that says when it was answered."""
 
-    def __init__(self, source: AsyncIterator[bytes], sink: Sink) -> None:
+    def __init__(self, source: AsyncIterator[bytes], sink: Sink, tell: Tell) -> None:
         self._source = source
         self._sink = sink
+        self._tell = tell
         self._sent: deque[float] = deque()  # when the lines without a reply were sent
         self._replies = 0
 
@@ -171,12 +174,14 @@ class _Timed:
         return piece
 
     async def show(self, replies: bytes) -> None:
-        """Write `replies`, and the time of each that is whole to standard error."""
+        """Write `replies`, and tell the time of each that is whole."""
         await self._sink(replies)
         now = trio.current_time()
         for _ in range(replies.count(b"\n")):
             self._replies += 1
-            await tell(f"reply {self._replies} in {(now - self._sent.popleft()) * 1e3:.3f} ms")
+            await self._tell(
+                f"reply {self._replies} in {(now - self._sent.popleft()) * 1e3:.3f} ms"
+            )
 
 
 async def _tell(text: str) -> None:

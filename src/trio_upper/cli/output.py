@@ -1,5 +1,6 @@
 """What all commands share of saying something to a person."""
 
+import math
 import os
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
@@ -10,11 +11,29 @@ from trio_upper import platform
 from trio_upper.terminal.escape import Escaper
 
 Sink = Callable[[bytes], Awaitable[object]]
+Tell = Callable[[str], Awaitable[object]]
+
+# How many lines a terminal may be behind before more are dropped.
+LINES_BEHIND = 1000
+
+# How long a terminal may take for what is said after a signal, in seconds.
+LAST_WORDS_SECONDS = 1.0
 
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a standard stream, None if it is closed, is a terminal."""
     return stream is not None and platform.is_terminal(stream)
+
+
+def patience(received: int | None) -> float:
+    """Return how long standard output may take for what is said after the signal `received`.
+
+    In seconds; None is no signal. A terminal that has gone, or takes nothing, holds up no signal;
+    whoever reads a pipe or a file gets it all.
+    """
+    if received == platform.HUNG_UP:
+        return 0.0
+    return math.inf if received is None or not is_terminal(sys.stdout) else LAST_WORDS_SECONDS
 
 
 def say(text: str) -> None:
@@ -35,6 +54,32 @@ async def tell(text: str) -> None:
     else:
         say(text)
         await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def behind(write: Tell) -> AsyncIterator[Tell]:
+    """Give a function that has a line written by `write` soon, and waits for nothing.
+
+    For what is measured beside a terminal that takes nothing (Ctrl-S, a frozen window): when that
+    is `LINES_BEHIND` lines behind, more are dropped. The block's end waits until all is written.
+    """
+    import trio
+
+    lines, unwritten = trio.open_memory_channel[str](LINES_BEHIND)
+
+    async def write_all() -> None:
+        async for line in unwritten:
+            await write(line)
+
+    async def put(line: str) -> None:
+        await trio.lowlevel.checkpoint()
+        with suppress(trio.WouldBlock):
+            lines.send_nowait(line)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write_all)
+        with lines:
+            yield put
 
 
 def _write_all(fd: int, data: bytes) -> None:

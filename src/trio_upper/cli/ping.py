@@ -6,13 +6,15 @@ the summary, and the exit code tells how it went, not what ended it.
 
 import json
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import trio
 
-from trio_upper.cli.output import say
+from trio_upper.cli.output import Tell, behind, is_terminal, patience, tell
 from trio_upper.cli.reasons import Reasons
 from trio_upper.cli.run import Ending, run_command
 from trio_upper.cli.signals import not_ignored, until_signal
@@ -61,19 +63,35 @@ class _Ping:
         self._options = options
         self._pinger = Pinger(self._connect, options, wait=options.connection.wait)
         self._reasons = Reasons(options.reply_timeout)
-        self._writing = trio.Lock()  # round trips, what is overdue and summaries have several tasks
         self._address = ""
 
     async def run(self) -> Ending:
-        async with open_output() as self._output:
-            received = await until_signal(self._ping)
-            if received == HUNG_UP:  # the terminal has gone, so nobody reads the summary
-                return received
-            # A second signal ends it, even while the output waits for a reader.
-            received = await until_signal(self._sum_up)
+        # A second signal ends it, even while the output waits for a reader.
+        return await until_signal(self._ping_and_sum_up)
+
+    async def _ping_and_sum_up(self) -> Ending:
+        with trio.CancelScope() as scope:
+            async with self._open_output() as self._write:
+                received = await until_signal(self._ping)
+                scope.deadline = trio.current_time() + patience(received)
+                await self._sum_up()
         pinger = self._pinger
-        all_right = 0 < pinger.sent == pinger.answered
-        return received or (0 if all_right else 1)
+        if received == HUNG_UP:
+            return HUNG_UP
+        return 0 if 0 < pinger.sent == pinger.answered else 1
+
+    @asynccontextmanager
+    async def _open_output(self) -> AsyncIterator[Tell]:
+        """Give the way of writing to standard output, for several tasks at once."""
+        writing = trio.Lock()
+        async with open_output() as output:
+
+            async def write(text: str) -> None:
+                async with writing:
+                    await output.send_all(f"{text}\n".encode())
+
+            async with behind(write) if is_terminal(sys.stdout) else nullcontext(write) as put:
+                yield put
 
     async def _ping(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -106,10 +124,6 @@ class _Ping:
             stamp = f"{_local_time()} " if options.timestamps else ""
             await self._write("\n".join(stamp + line for line in lines))
 
-    async def _write(self, text: str) -> None:
-        async with self._writing:
-            await self._output.send_all(f"{text}\n".encode())
-
     async def _sum_up_on_request(self) -> None:
         """Print the summary so far at each `SUMMARY_SIGNAL`; to standard error beside JSON."""
         numbers = not_ignored(*([SUMMARY_SIGNAL] if SUMMARY_SIGNAL else []))
@@ -119,7 +133,7 @@ class _Ping:
             async for _ in signals:
                 if self._options.as_json or self._options.as_json_lines:
                     for line in self._summary():
-                        say(line)
+                        await tell(line)
                 else:
                     await self._write("\n".join(["", *self._summary(), ""]))
 
