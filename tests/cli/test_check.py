@@ -33,7 +33,7 @@ from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure import checks
 from trio_upper.measure.checks import DRAIN_SECONDS
-from trio_upper.protocol import full_notice
+from trio_upper.protocol import full_notice, shutdown_notice
 
 # How long a reply takes.
 DELAY = 1 / 1024
@@ -303,6 +303,51 @@ def test_a_server_that_answers_for_a_while(world: World) -> None:
     lines = said(world)
     assert lines["round trip"] == "5 were right, then: no reply for 3 s"
     assert lines["verdict"] == "these two machines can talk, but not every reply comes and is right"
+
+
+CLOSING = "closing, the server is shutting down"
+
+
+def test_a_server_that_stops_after_a_reply(world: World) -> None:
+    """The reply was right, and the notice with it is why the next message has none."""
+    world.meets(right, answering(lambda data: data.upper() + shutdown_notice()), right)
+    lines = said(world)
+    assert lines["round trip"] == f"0 were right, then: {CLOSING}"
+    assert "server" not in lines
+
+
+def test_a_server_that_stops_after_the_half_close(world: World) -> None:
+    """The reply to it came, and nothing more is asked over that connection."""
+    world.meets(right, right, answering(lambda data: data.upper() + shutdown_notice()), right)
+    assert run(seconds=0.1) == 0
+    assert world.lines["half-close"] == "passes"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "words"),
+    [(0.5, 1, f"after 0.3 MB: {CLOSING}"), (1.25, 0, "0.001 MB/s ")],
+    ids=["in its time", "late"],
+)
+def test_a_server_that_stops_in_a_bulk_transfer(
+    world: World, seconds: float, code: int, words: str
+) -> None:
+    """What came until then counts; once the time is up, the notice ends nothing."""
+
+    class Slow(Breaking):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await super().send_all(data)
+            await trio.sleep(1.5)
+
+    async def stopping(stream: HalfCloseable) -> None:
+        reply = bytes(await stream.receive_some()).upper()
+        await trio.sleep(seconds)
+        await stream.send_all(reply[:1000])
+        await stream.send_all(reply[1000:] + shutdown_notice())
+
+    world.wrap = lambda stream: Slow(stream) if len(world.streams) == 3 else stream
+    world.meets(right, right, right, stopping)
+    assert run(seconds=1) == code
+    assert world.lines["bulk"].startswith(words)
 
 
 def test_a_path_that_loses_large_messages(world: World) -> None:

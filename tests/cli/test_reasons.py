@@ -40,6 +40,10 @@ def reset(number: int = errno.ECONNRESET) -> trio.BrokenResourceError:
             Failed(Trouble.WRONG, words=b"\x1b[2J", owed=b"A\n", position=4000),
             "'\\x1b[2J' came instead of 'A', wrong from byte 4,000 on",
         ),
+        (
+            Failed(Trouble.WRONG, words=b"MORE", position=33),
+            "more came than was owed: 'MORE'",
+        ),
         (Failed(Trouble.WRONG, words=b"\x15\x03\x03\0\2\2\n"), Cause.TLS_WANTED.sentence),
         (Failed(Trouble.INTERRUPTED), "interrupted before a reply came"),
     ],
@@ -52,6 +56,7 @@ def reset(number: int = errno.ECONNRESET) -> trio.BrokenResourceError:
         "hostile notice",
         "foreign",
         "hostile",
+        "more",
         "TLS",
         "interrupted",
     ],

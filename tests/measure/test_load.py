@@ -437,6 +437,38 @@ async def test_a_byte_that_is_not_owed_is_wrong(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("pipeline", [1, 5])
+@pytest.mark.parametrize(
+    ("delays", "troubles", "replies"),
+    [
+        ([0], [Trouble.NOTICE], 0),
+        ([0, 1], [Trouble.NOTICE], 1),
+        ([0, 1, SECONDS], [], 1),
+    ],
+    ids=["greeting", "in the run", "after it"],
+)
+async def test_a_notice_behind_the_last_reply(
+    delays: list[float],
+    troubles: list[Trouble],
+    replies: int,
+    pipeline: int,
+    autojump_clock: MockClock,
+) -> None:
+    """The reply counts; the notice ends what was still to be sent, if anything was."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        for number, delay in enumerate(delays, 1):
+            data = bytes(await stream.receive_some())
+            await trio.sleep(delay)
+            notice = shutdown_notice() if number == len(delays) else b""
+            await stream.send_all(data.upper() + notice)
+
+    load = await World(peer).run(pipeline=pipeline)
+    assert [failed.trouble for failed in load.failures] == troubles
+    assert [failed.words for failed in load.failures] == [shutdown_notice()] * len(troubles)
+    assert load.latency.count == replies * pipeline
+
+
+@pytest.mark.parametrize("pipeline", [1, 5])
 async def test_what_is_quoted_begins_with_the_line(
     pipeline: int, autojump_clock: MockClock
 ) -> None:

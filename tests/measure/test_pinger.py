@@ -14,12 +14,12 @@ from tests.helpers.streams import AsClient, Breaking
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import MockClock, lockstep_stream_pair
 
+from trio_upper.client.account import WORDS_BYTES
 from trio_upper.client.connect import Retries, open_connection
 from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.exchange import (
     CLOSE_SECONDS,
-    WORDS_BYTES,
     WORDS_SECONDS,
     Trouble,
     make_message,
@@ -244,7 +244,9 @@ async def test_an_echo_is_wrong() -> None:
     ],
     ids=["one byte differs", "one too many", "one missing", "right for another message"],
 )
-async def test_one_wrong_byte_is_wrong(answer: Callable[[bytes], bytes]) -> None:
+async def test_one_wrong_byte_is_wrong(
+    answer: Callable[[bytes], bytes], autojump_clock: MockClock
+) -> None:
     """Every byte is compared."""
     world = World(replying(answer), upper)
     pinger = await world.ping(2, size=32, interval=0)
@@ -332,6 +334,79 @@ async def test_a_notice_is_not_a_wrong_reply(notice: bytes, autojump_clock: Mock
     assert world.shown[0].failed is not None
     assert world.shown[0].failed.words == notice
     assert (pinger.wrong, pinger.unanswered) == (0, 1)
+
+
+def sending(*pieces: bytes, apart: float = WORDS_SECONDS / 4) -> Peer:
+    """Return a peer that answers a message with these pieces, seconds apart, and says no more."""
+
+    async def peer(stream: HalfCloseable) -> None:
+        await stream.receive_some()
+        for piece in pieces:
+            await stream.send_all(piece)
+            await trio.sleep(apart)
+        await trio.sleep_forever()
+
+    return peer
+
+
+REPLY = make_message(1, 32)[1]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "notice"),
+    [
+        ((REPLY + full_notice(3),), full_notice(3)),
+        ((REPLY + b"\n" + full_notice(3),), b"\n" + full_notice(3)),
+        ((REPLY[:9], REPLY[9:] + b"trio", b"-upper: bye", b"\n"), b"trio-upper: bye\n"),
+        ((REPLY + b"\n", full_notice(3)), b"\n" + full_notice(3)),
+        ((REPLY + b"trio-upper: by",), b"trio-upper: by"),
+    ],
+    ids=["at once", "newline", "in pieces", "newline alone", "never whole"],
+)
+async def test_a_notice_behind_a_right_reply_ends_the_next_round_trip(
+    pieces: tuple[bytes, ...], notice: bytes, autojump_clock: MockClock
+) -> None:
+    """The reply counts, with its own time; the notice is why the next one has none."""
+    world = World(sending(*pieces), upper)
+    pinger = await world.ping(3)
+    assert world.troubles == [None, Trouble.NOTICE, None]
+    assert world.shown[0].seconds <= WORDS_SECONDS / 4
+    assert world.shown[1].failed is not None
+    assert world.shown[1].failed.words == notice
+    assert (pinger.answered, pinger.wrong, pinger.unanswered) == (2, 0, 1)
+    assert len(world.streams) == 2
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (REPLY[:9] + b"\n" + full_notice(3),),
+        (REPLY[:9], b"\n" + full_notice(3)),
+        (REPLY[:9] + b"\n", full_notice(3)),
+    ],
+)
+async def test_a_notice_in_the_middle_of_a_reply(
+    pieces: tuple[bytes, ...], autojump_clock: MockClock
+) -> None:
+    """It begins with the first wrong byte, not with the line."""
+    world = World(sending(*pieces))
+    pinger = await world.ping()
+    assert world.troubles == [Trouble.NOTICE]
+    assert world.shown[0].failed is not None
+    assert world.shown[0].failed.words == b"\n" + full_notice(3)
+    assert (pinger.wrong, pinger.unanswered) == (0, 1)
+
+
+@pytest.mark.parametrize("more", [b"X", b"MORE\n", b"\n", b"trio-up"])
+async def test_more_than_the_reply_is_wrong(more: bytes, autojump_clock: MockClock) -> None:
+    """Only that is quoted, for the reply itself was right."""
+    world = World(sending(REPLY + more))
+    pinger = await world.ping()
+    failed = world.shown[0].failed
+    assert failed is not None
+    assert failed.trouble is Trouble.WRONG
+    assert (failed.words, failed.owed, failed.position) == (more, b"", len(REPLY) + 1)
+    assert (pinger.answered, pinger.wrong) == (0, 1)
 
 
 @pytest.mark.parametrize(

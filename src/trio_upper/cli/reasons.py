@@ -74,6 +74,8 @@ def explain(failed: Failed, reply_timeout: float) -> Reason:
             return Reason(escape(notice.removeprefix(NOTICE_PREFIX.decode())))
         case Trouble.WRONG, _ if failed.wants_tls:
             return Reason(Cause.TLS_WANTED.words, Cause.TLS_WANTED.hint)
+        case Trouble.WRONG, _ if not failed.owed:
+            return Reason(f"more came than was owed: {quote(failed.words, QUOTED_CHARACTERS)}")
         case Trouble.WRONG, _:
             came, owed = (quote(text, QUOTED_CHARACTERS) for text in (failed.words, failed.owed))
             return Reason(f"{came} came instead of {owed}, wrong from byte {failed.position:,} on")

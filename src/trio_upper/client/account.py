@@ -61,6 +61,14 @@ def find_mismatch(came: bytes | bytearray, owed: bytes, *, before: int = 0) -> M
     )
 
 
+def is_whole(words: bytes | bytearray) -> bool:
+    r"""Return whether a line of a peer's own `words`, or as much as is worth quoting, has come.
+
+    They begin with the first wrong byte. A ``\n`` there is no end yet: a notice may follow it.
+    """
+    return len(words) >= WORDS_BYTES or words.find(b"\n", 1) >= 0
+
+
 def _in_common(one: bytes | bytearray, other: bytes | bytearray) -> int:
     """Return how many bytes at the beginning of both are the same; as fast as the C library."""
     return bisect_left(range(len(one)), True, key=lambda at: one[: at + 1] != other[: at + 1])
@@ -209,8 +217,7 @@ class Account:
     @property
     def words_complete(self) -> bool:
         """Whether a whole line of words, or as much as is kept of one, has come."""
-        came = len(self._words) - self._wrong_at
-        return came >= WORDS_BYTES or self._words.find(b"\n", self._wrong_at + 1) >= 0
+        return is_whole(self._words[self._wrong_at :])
 
     @property
     def notice(self) -> str | None:

@@ -21,13 +21,14 @@ from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.measure.exchange import (
     Failed,
+    Link,
     Trouble,
     WrongReply,
     close,
     exchange,
     first_exchange,
     make_message,
-    open_stream,
+    open_link,
     receive_piece,
     receive_reply,
     watched,
@@ -179,8 +180,8 @@ class Checker:
         self._connection = replace(connection, wait=0)
         self._wait = connection.wait
         self._addresses: tuple[str, ...] = ()
-        self._stream: trio.abc.Stream | None = None
-        self._answering: trio.abc.Stream  # the one that the server has answered on
+        self._link: Link | None = None
+        self._answering: Link  # the one that the server has answered on
         self._opened: Connection | None = None  # the last one
         self._tls_failed: Failed | None = None
         self._largest = 0
@@ -304,9 +305,7 @@ class Checker:
         message = make_message(0, ROUND_TRIP_BYTES)
         timeout = self._settings.reply_timeout
         try:
-            self._stream, seconds = await first_exchange(
-                self._open, self._retries, *message, timeout
-            )
+            self._link, seconds = await first_exchange(self._open, self._retries, *message, timeout)
         except Failed as failed:
             if _is_about_tls(failed):
                 self._tls_failed = failed
@@ -314,7 +313,7 @@ class Checker:
             return Answered(
                 question=Question.SERVER, status=Status.FAILED, latency=latency, failed=failed
             )
-        self._answering = self._stream
+        self._answering = self._link
         latency.record(seconds)
         return Answered(question=Question.SERVER, status=Status.OK, latency=latency)
 
@@ -347,19 +346,20 @@ class Checker:
         return Sized(status=Status.OK, largest=self._largest)
 
     async def _close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await close(stream)
+        link, self._link = self._link, None
+        if link is not None:
+            await close(link.stream)
 
     async def _half_close(self) -> Finding:
         """End the sending side while a reply is owed, one as large as gets through."""
         await self._close()
         message, reply = make_message(0, max(self._largest, ROUND_TRIP_BYTES))
         try:
-            stream = self._stream = await open_stream(self._open, Retries(0))
+            link = self._link = await open_link(self._open, Retries(0))
+            stream = link.stream
             if not isinstance(stream, trio.abc.HalfCloseableStream):  # as over TLS
                 return Skipped(question=Question.HALF_CLOSE)
-            await watched(stream, partial(self._end_before_reply, stream, message, reply))
+            await watched(link, partial(self._end_before_reply, stream, message, reply))
         except Failed as failed:
             wrong = failed.trouble is Trouble.WRONG
             return HalfClosed(status=Status.FAILED if wrong else Status.WARNING, failed=failed)
@@ -393,10 +393,12 @@ class Checker:
         bulk = None
         failed = None
         try:
-            self._stream = await open_stream(self._open, Retries(0))
+            link = self._link = await open_link(self._open, Retries(0))
             limit = max(self._settings.seconds, self._expected_seconds)
-            bulk = _Bulk(self._stream, limit=limit, timeout=self._timeout)
-            await watched(self._stream, bulk.run)
+            bulk = _Bulk(link.stream, limit=limit, timeout=self._timeout)
+            await watched(link, bulk.run)
+            if trio.current_time() < bulk.end:
+                failed = link.ended
         except Failed as error:
             failed = error
         finally:
@@ -452,8 +454,9 @@ class _Bulk:
         self._mismatch: WrongReply | None = None
         self._error: Exception | None = None
         self._began = trio.current_time()
-        self._end = self._began + limit
         self._draining = trio.CancelScope()
+        #: When to stop sending, in Trio's time.
+        self.end = self._began + limit
         #: How many right bytes came back before the time was up, and when the last one came.
         self.received = 0
         self.seconds = 0.0
@@ -475,7 +478,7 @@ class _Bulk:
             while self._sending:
                 self._owed += len(self._block)
                 await self._stream.send_all(self._block)
-                self._sending = trio.current_time() < self._end
+                self._sending = trio.current_time() < self.end
         except trio.BrokenResourceError as error:
             self._error = error
             self._draining.deadline = trio.current_time() + DRAIN_SECONDS
@@ -492,6 +495,8 @@ class _Bulk:
                     end = position + min(len(piece), self._owed)
                     came = self._replies[line:position] + piece
                     self._mismatch = WrongReply(self._replies[line:end], came)
+                    if self._mismatch.surplus:
+                        self._count(self._owed, scope)
                     break
                 position = (position + len(piece)) % BULK_BYTES
                 self._owed -= len(piece)
@@ -502,8 +507,8 @@ class _Bulk:
 
     def _count(self, received: int, scope: trio.CancelScope) -> None:
         now = trio.current_time()
-        if now <= self._end or not self.received:
+        if now <= self.end or not self.received:
             self.received += received
             self.seconds = now - self._began
-        self._draining.deadline = self._end + DRAIN_SECONDS
+        self._draining.deadline = self.end + DRAIN_SECONDS
         scope.deadline = now + self._timeout

@@ -9,11 +9,12 @@ import contextlib
 import enum
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import trio
 
-from trio_upper.client.account import find_mismatch
+from trio_upper.client.account import WORDS_BYTES, find_mismatch, is_whole
 from trio_upper.client.connect import Retries
 from trio_upper.client.failures import CannotConnect, looks_like_tls
 from trio_upper.protocol import Uppercaser, read_notice
@@ -33,9 +34,8 @@ LABEL_DIGITS = 6
 ASCII_TEXT = " the quick brown fox jumps over the lazy dog,"
 OTHER_TEXT = " straße, καλημέρα, привет, 世界,"
 
-# How long to wait for the rest of a line of the peer's own words, and how much of it to receive.
+# How long to wait for the rest of a line of the peer's own words.
 WORDS_SECONDS = 1.0
-WORDS_BYTES = 1024
 
 # A line that is wrong no further behind its start is shown from its start.
 NEAR_BYTES = 40
@@ -62,7 +62,8 @@ class Failed(Exception):
     `error` is what broke the connection, or the `CannotConnect`; else None. `words` is the line of
     the notice or of what came instead of the reply, else empty; `owed` is then what the reply is,
     and `position` the number of its first wrong byte, from 1 on. Of a long line that is wrong far
-    behind its start, both begin at that byte.
+    behind its start, both begin at that byte. If the reply was right and more came, `words` is
+    that, and `owed` is empty.
     """
 
     def __init__(
@@ -103,6 +104,19 @@ class WrongReply(NamedTuple):
         mismatch = find_mismatch(self.came, self.owed)
         return mismatch.position if mismatch else len(self.came) + 1
 
+    @property
+    def surplus(self) -> bool:
+        """Whether the reply was right, and more came than that."""
+        return self.came.startswith(self.owed)
+
+
+@dataclass(slots=True)
+class Link:
+    """A connection; `ended` is the server's notice, if that came with the last right reply."""
+
+    stream: trio.abc.Stream
+    ended: Failed | None = None
+
 
 def make_message(number: int, size: int, text: str = ASCII_TEXT) -> tuple[bytes, bytes]:
     """Return a line of `size` bytes, UTF-8 with its newline, and the only right reply to it.
@@ -125,10 +139,10 @@ def _label(number: int) -> str:
     return label
 
 
-async def open_stream(connect: Connect, retries: Retries) -> trio.abc.Stream:
+async def open_link(connect: Connect, retries: Retries) -> Link:
     """Connect, or raise `Failed`. The caller closes the stream."""
     try:
-        return await connect(retries)
+        return Link(await connect(retries))
     except CannotConnect as error:
         raise Failed(Trouble.UNCONNECTED, error=error) from error
 
@@ -141,8 +155,8 @@ async def close(stream: trio.abc.Stream) -> None:
 
 async def first_exchange(
     connect: Connect, retries: Retries, message: bytes, reply: bytes, reply_timeout: float
-) -> tuple[trio.abc.Stream, float]:
-    """Connect and have an `exchange`; return the stream, which is the caller's, and the seconds.
+) -> tuple[Link, float]:
+    """Connect and have an `exchange`; return the link, which is the caller's, and the seconds.
 
     A connection that ends before its first reply is made again as long as `retries` allow: so does
     a proxy whose server is still starting.
@@ -150,25 +164,23 @@ async def first_exchange(
     Error handling: as `exchange`; the stream is then closed.
     """
     while True:
-        stream = await open_stream(connect, retries)
+        link = await open_link(connect, retries)
         async with contextlib.AsyncExitStack() as undo:
-            undo.push_async_callback(trio.aclose_forcefully, stream)
+            undo.push_async_callback(trio.aclose_forcefully, link.stream)
             try:
-                seconds = await exchange(stream, message, reply, reply_timeout)
+                seconds = await exchange(link, message, reply, reply_timeout)
             except Failed as error:
                 if error.trouble not in HUNG_UP:
                     raise
                 failed = error
             else:
                 undo.pop_all()
-                return stream, seconds
+                return link, seconds
         if not await retries.pause():
             raise failed
 
 
-async def exchange(
-    stream: trio.abc.Stream, message: bytes, reply: bytes, reply_timeout: float
-) -> float:
+async def exchange(link: Link, message: bytes, reply: bytes, reply_timeout: float) -> float:
     """Send `message`, at most `LARGEST_AT_ONCE_BYTES`, and await `reply`; return the seconds.
 
     `reply_timeout` is how long nothing of the reply may come, in seconds; 0: no limit.
@@ -176,17 +188,22 @@ async def exchange(
     Error handling: `Failed` for everything that goes wrong with the connection or the reply.
     """
     started = trio.current_time()
+    seconds = 0.0
 
     async def talk(scope: trio.CancelScope) -> WrongReply | None:
+        nonlocal seconds
+
         def restart() -> None:
             scope.deadline = trio.current_time() + (reply_timeout or math.inf)
 
         restart()
-        await stream.send_all(message)
-        return await receive_reply(stream, reply, restart)
+        await link.stream.send_all(message)
+        mismatch = await receive_reply(link.stream, reply, restart)
+        seconds = trio.current_time() - started
+        return mismatch
 
-    await watched(stream, talk)
-    return trio.current_time() - started
+    await watched(link, talk)
+    return seconds
 
 
 async def receive_reply(
@@ -194,7 +211,7 @@ async def receive_reply(
 ) -> WrongReply | None:
     """Receive `reply`, in any pieces; return what came instead, or None if it was right.
 
-    `progress` is called after each piece.
+    More than the reply is wrong, too, and is its surplus. `progress` is called after each piece.
     """
     missing = reply
     while missing:
@@ -215,13 +232,16 @@ async def receive_piece(stream: trio.abc.Stream, max_bytes: int | None = None) -
 
 
 async def watched(
-    stream: trio.abc.Stream, talk: Callable[[trio.CancelScope], Awaitable[WrongReply | None]]
+    link: Link, talk: Callable[[trio.CancelScope], Awaitable[WrongReply | None]]
 ) -> None:
-    """Await `talk`, which talks over `stream`, and raise `Failed` for whatever goes wrong in it.
+    """Await `talk`, which talks over `link`, and raise `Failed` for whatever goes wrong in it.
 
     It is given the scope that it runs in and moves its deadline; when that passes, the server is
-    silent. It returns what came instead of a reply, or None if all was right.
+    silent. It returns what came instead of a reply, or None if all was right. A notice behind right
+    replies is none of its failures: it sets `link.ended`, with which the next talk fails.
     """
+    if link.ended is not None:
+        raise link.ended
     mismatch = None
     try:
         with trio.CancelScope() as scope:
@@ -229,22 +249,28 @@ async def watched(
     except trio.BrokenResourceError as error:
         raise Failed(Trouble.BROKEN, error=error) from error
     if mismatch:
-        raise await _judge(stream, mismatch)
+        failed = await _judge(link.stream, mismatch)
+        if failed.trouble is not Trouble.NOTICE or not mismatch.surplus:
+            raise failed
+        link.ended = failed
     if scope.cancelled_caught:
         raise Failed(Trouble.SILENT)
 
 
 async def _judge(stream: trio.abc.Stream, mismatch: WrongReply) -> Failed:
     """Return what to raise about `mismatch`, once the line that came has been received."""
+    position = mismatch.position
+    wrong = position - 1
     words = mismatch.came
     with trio.move_on_after(WORDS_SECONDS), contextlib.suppress(trio.BrokenResourceError):
-        while b"\n" not in words[1:] and len(words) < WORDS_BYTES:
+        while not is_whole(words[wrong:]):
             piece = await stream.receive_some()
             if not piece:
                 break
             words += piece
-    trouble = Trouble.WRONG if read_notice(words) is None else Trouble.NOTICE
-    position = mismatch.position
-    begin = position - 1 if position > NEAR_BYTES else 0
+    trouble = Trouble.WRONG if read_notice(words[wrong:]) is None else Trouble.NOTICE
+    # What was right before a notice, or before more than was owed, was a reply.
+    own_line = trouble is Trouble.NOTICE or mismatch.surplus
+    begin = wrong if own_line or position > NEAR_BYTES else 0
     kept = slice(begin, begin + WORDS_BYTES)
     return Failed(trouble, words=words[kept], owed=mismatch.owed[kept], position=position)

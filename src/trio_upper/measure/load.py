@@ -19,6 +19,7 @@ from trio_upper.client.connect import Retries
 from trio_upper.measure.exchange import (
     Connect,
     Failed,
+    Link,
     Trouble,
     WrongReply,
     close,
@@ -112,24 +113,24 @@ class Load:
         try:
             async with AsyncExitStack() as connection:
                 async with self._connecting:
-                    stream = await self._connect_client(number)
-                    connection.push_async_callback(close, stream)
+                    link = await self._connect_client(number)
+                    connection.push_async_callback(close, link.stream)
                 self._note_ready(number)
                 await self._start.wait()
                 try:
-                    await self._send(stream, messages)
+                    await self._send(link, messages)
                 finally:
                     self._ended = trio.current_time()  # the last one's stands
         except Failed as failed:
             self.failures.append(failed)
             self._note_ready(number)  # the others do not wait for it
 
-    async def _connect_client(self, number: int) -> trio.abc.Stream:
+    async def _connect_client(self, number: int) -> Link:
         greeting = make_message(number, GREETING_BYTES)
         retries = Retries(self._wait)
         timeout = self.settings.reply_timeout
-        stream, _ = await first_exchange(self._connect, retries, *greeting, timeout)
-        return stream
+        link, _ = await first_exchange(self._connect, retries, *greeting, timeout)
+        return link
 
     def _note_ready(self, number: int) -> None:
         self._not_ready.discard(number)
@@ -138,11 +139,13 @@ class Load:
             self.end = self._began + self.settings.seconds
             self._start.set()
 
-    async def _send(self, stream: trio.abc.Stream, messages: Iterator[tuple[bytes, bytes]]) -> None:
+    async def _send(self, link: Link, messages: Iterator[tuple[bytes, bytes]]) -> None:
         if self.settings.pipeline == 1 and self.settings.size <= LARGEST_AT_ONCE_BYTES:
-            await watched(stream, partial(self._send_one_by_one, stream, messages))
+            await watched(link, partial(self._send_one_by_one, link.stream, messages))
         else:
-            await watched(stream, _Pipeline(self, stream, messages).run)
+            await watched(link, _Pipeline(self, link.stream, messages).run)
+        if link.ended is not None and trio.current_time() < self.end:
+            raise link.ended
 
     async def _send_one_by_one(
         self,
@@ -159,7 +162,7 @@ class Load:
             await stream.send_all(message)
             mismatch = await receive_reply(stream, reply)
             begun, now = now, trio.current_time()
-            if now <= self.end and mismatch is None:
+            if now <= self.end and (mismatch is None or mismatch.surplus):
                 self.latency.record(now - begun)
         return mismatch
 

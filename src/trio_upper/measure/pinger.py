@@ -17,6 +17,7 @@ from trio_upper.measure.exchange import (
     OTHER_TEXT,
     Connect,
     Failed,
+    Link,
     Trouble,
     close,
     exchange,
@@ -111,7 +112,7 @@ class Pinger:
         self._connect = connect
         self._settings = settings
         self._wait = wait  # how long to keep trying for the first connection
-        self._stream: trio.abc.Stream | None = None
+        self._link: Link | None = None
         self._began = math.inf  # the round trip in progress
         self._last = math.nan
         self._differences = 0.0
@@ -151,8 +152,8 @@ class Pinger:
                 await self._make_round_trips(show)
                 nursery.cancel_scope.cancel()
         finally:
-            if self._stream is not None:
-                await close(self._stream)  # noqa: ASYNC102 - at once, if cancelled
+            if self._link is not None:
+                await close(self._link.stream)  # noqa: ASYNC102 - at once, if cancelled
 
     def give_up(self) -> RoundTrip | None:
         """Count the round trip that a cancelled `run` was at, if it took `INTERRUPTED_SECONDS`."""
@@ -205,12 +206,10 @@ class Pinger:
         text = ASCII_TEXT if number % 2 else OTHER_TEXT
         message, reply = make_message(number, self._settings.size, text)
         timeout = self._settings.reply_timeout
-        if self._stream is not None:
-            return await exchange(self._stream, message, reply, timeout)
+        if self._link is not None:
+            return await exchange(self._link, message, reply, timeout)
         retries, self._wait = Retries(self._wait), 0
-        self._stream, seconds = await first_exchange(
-            self._connect, retries, message, reply, timeout
-        )
+        self._link, seconds = await first_exchange(self._connect, retries, message, reply, timeout)
         return seconds
 
     def _count(self, failed: Failed) -> RoundTrip:
@@ -223,6 +222,6 @@ class Pinger:
 
     async def _drop_connection(self) -> None:
         """Close a connection over which the reply may still come, too late."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
+        link, self._link = self._link, None
+        if link is not None:
+            await trio.aclose_forcefully(link.stream)
