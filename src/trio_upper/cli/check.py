@@ -48,6 +48,10 @@ KIBIBYTE = 1024
 # How terminals show a status (ECMA-48 section 8.3.117).
 COLOURS = {Status.WARNING: "33", Status.FAILED: "31", Status.SKIPPED: "2", Status.OK: "32"}
 
+# As much data fits into a packet of 576 bytes, the largest that each host must take, whatever its
+# headers (RFC 791 section 3.1): no path loses smaller messages for their size.
+SAFE_BYTES = 512
+
 MTU_HINT = (
     "the path loses large packets: its MTU is smaller than this machine knows, and what would say "
     "so (ICMP) is dropped; let that through, or lower the MTU on one of the two machines, "
@@ -217,11 +221,16 @@ def _sizes(found: Sized, why: Why) -> Reason:
     right = f"right from 1 byte to {_size(found.largest)}"
     if found.failed is None:
         return Reason(right)
-    if not found.largest:
-        right = "not even 1 byte is right"
-    if found.failed.trouble is Trouble.SILENT:
+    if _loses_large(found):
         return Reason(f"{right}; from {_size(found.failed_at)} on nothing comes back", MTU_HINT)
-    return Reason(f"{right}; at {_size(found.failed_at)}: {why(found.failed)}")
+    failed = f"at {_size(found.failed_at)}: {why(found.failed)}"
+    return Reason(f"{right}; {failed}" if found.largest else failed)
+
+
+def _loses_large(found: Sized) -> bool:
+    """Tell whether messages are lost that may be lost for their size."""
+    silent = found.failed is not None and found.failed.trouble is Trouble.SILENT
+    return silent and found.failed_at > SAFE_BYTES
 
 
 def _size(size: int) -> str:
@@ -287,7 +296,7 @@ def _why_not(failed: Finding) -> str:
             return "they can connect, but no server that upper-cases answers"
         case Secured():
             return "they can connect, but TLS stands in the way"
-        case Sized(failed=Failed(trouble=Trouble.SILENT)):
+        case Sized() if _loses_large(failed):
             return "these two machines can talk, but large messages are lost"
         case Transferred():
             return "these two machines can talk, but a bulk transfer fails"
