@@ -248,6 +248,9 @@ def test_what_cannot_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -
     Options(clients=10, pipeline=100_000, size=32)
     with pytest.raises(ValueError, match=r"would take 45\.6 GB of memory, and 4\.0 GB are"):
         Options(clients=10, pipeline=30_000_000, size=32)
+    Options(clients=380_000)
+    with pytest.raises(ValueError, match=r"^the clients and their messages would take 4\.2 GB of"):
+        Options(clients=400_000)
 
 
 def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:

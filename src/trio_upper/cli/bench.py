@@ -35,8 +35,8 @@ class Options(LoadSettings):
         LoadSettings.__post_init__(self)
         if self.memory_bytes > (available := available_memory()):
             raise ValueError(
-                f"the messages in flight would take {self.memory_bytes / GIGABYTE:,.1f} GB of "
-                f"memory, and {available / GIGABYTE:,.1f} GB are available; "
+                f"the clients and their messages would take {self.memory_bytes / GIGABYTE:,.1f} GB "
+                f"of memory, and {available / GIGABYTE:,.1f} GB are available; "
                 "lower --clients, --pipeline or --size"
             )
 
