@@ -1,5 +1,6 @@
 """Listeners that another process passed to this one, and a server on them."""
 
+import errno
 import os
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -150,6 +151,55 @@ async def test_a_server_serves_on_inherited_listeners() -> None:
             assert await client.receive_some() == b"HI"
     assert server.totals == Totals(served=1, bytes_in=2, bytes_out=2)
     assert listener.socket.fileno() == -1
+
+
+async def test_who_connected_before_the_start_is_served_like_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Urgent bytes are answered in their place, and a peer that vanishes is found.
+
+    Options of the listener are inherited by later connections only. Trio accepts the first of
+    these, and the batch behind it the second.
+    """
+    idle_seconds: list[int] = []
+
+    def note(accepted: socket.socket) -> str:
+        idle_seconds.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        return "queued"
+
+    monkeypatch.setattr(server_module, "peer_name", note)
+    with trio.fail_after(TIMEOUT_SECONDS), listening() as bound, ExitStack() as stack:
+        queued = []
+        for _ in range(2):
+            one = stack.enter_context(socket.create_connection(bound.getsockname()))
+            one.sendall(b"abc")
+            one.send(b"x", socket.MSG_OOB)
+            one.sendall(b"def")
+            one.shutdown(socket.SHUT_WR)
+            queued.append(trio.SocketStream(trio.socket.from_stdlib_socket(one)))
+        async with trio.open_nursery() as nursery:
+            server = Server(ServerSettings(inherited=(listener_on(bound),)))
+            await nursery.start(server.run)
+            for client in queued:
+                assert b"".join([bytes(reply) async for reply in client]) == b"ABCXDEF"
+            server.drain()
+    assert idle_seconds == [KEEPALIVE_IDLE_SECONDS] * 2
+
+
+async def test_who_has_gone_before_its_options_are_set_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some systems refuse options of a connection that was reset; the others are served."""
+
+    def refuse(_: socket.socket) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    async with adopting() as [server]:
+        monkeypatch.setattr(server_module, "prepare", refuse)
+        async with await connect(server) as client:
+            await client.send_all(b"hi")
+            assert await client.receive_some() == b"HI"
 
 
 async def test_a_server_that_is_stopped_before_it_runs_closes_them_too() -> None:

@@ -158,7 +158,7 @@ async def _open(
                 raise explanation from error
             left_out.append(explanation)
             continue
-        prepare(listener)
+        prepare(listener.socket)
         chosen = listener.socket.getsockname()[1]
         opened.append(listener)
     if not opened:
@@ -223,7 +223,7 @@ class SharedListener(trio.abc.Listener[trio.SocketStream]):
         self.socket = listener.socket
         #: The address and port listened on.
         self.address = address_of(listener)
-        prepare(listener)
+        prepare(listener.socket)
 
     async def accept(self) -> trio.SocketStream:
         """Accept a connection, as `trio.SocketListener.accept` does."""
@@ -280,14 +280,14 @@ def peer_name(accepted: socket.socket) -> str:
     return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
 
-def prepare(listener: trio.SocketListener) -> None:
-    """Set what the connections of `listener` inherit from it.
+def prepare(sock: socket.socket | trio.socket.SocketType) -> None:
+    """Set the options of a connection, or those that the connections of a listener inherit.
 
     Urgent data is a byte like others, in its place.
     """
-    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     keep_alive(
-        listener.socket,
+        sock,
         idle_seconds=KEEPALIVE_IDLE_SECONDS,
         interval_seconds=KEEPALIVE_INTERVAL_SECONDS,
     )

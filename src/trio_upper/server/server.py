@@ -23,6 +23,7 @@ from trio_upper.server.listeners import (
     accept_errors_in,
     listen,
     peer_name,
+    prepare,
     resolve_hosts,
 )
 from trio_upper.server.poller import PolledStream, Poller
@@ -187,6 +188,9 @@ class Server:
     async def _serve_client(self, accepted: socket.socket) -> None:
         """Serve a client; nothing that goes wrong with it leaves this task."""
         self._arriving -= 1
+        if self._settings.inherited:  # who connected before the start has inherited no options
+            with contextlib.suppress(OSError):  # it has gone
+                prepare(accepted)
         try:
             with accepted, contextlib.closing(self._stream(accepted)) as stream:
                 await self._clients.serve(stream, peer_name(accepted))
