@@ -251,6 +251,8 @@ def test_what_cannot_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -
     Options(clients=380_000)
     with pytest.raises(ValueError, match=r"^the clients and their messages would take 4\.2 GB of"):
         Options(clients=400_000)
+    with pytest.raises(ValueError, match=r"lower --clients, --pipeline or --size"):
+        Options(clients=10**4000, pipeline=10**4000)
 
 
 def test_when_the_terminal_goes_nothing_more_is_printed(world: World) -> None:

@@ -428,6 +428,7 @@ def test_serve_takes_options_from_the_environment(
     ("option", "value", "said"),
     [
         ("--port", "65536", "'65536' is not a valid port; use a number from 0 to 65535"),
+        pytest.param("--port", f"{1:05000}", "1' is not a valid port; use", id="long"),
         ("--port", "-1", "'-1' is not a valid port; use a number from 0 to 65535"),
         ("--port", "http", "'http' is not a valid port; use a number from 0 to 65535"),
         ("--port", "8_746", "'8_746' is not a valid port; use a number from 0 to 65535"),

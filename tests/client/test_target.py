@@ -6,6 +6,9 @@ import pytest
 
 from trio_upper.client.target import Target, parse_target, with_brackets
 
+LONG = f"{1:05000}"  # it is 1, but `int` refuses so many digits
+PORTS = "use a number from 1 to 65535"
+
 
 @pytest.mark.parametrize(
     ("host", "port", "expected"),
@@ -51,6 +54,7 @@ def test_what_a_person_means(
         ("x", "8_0", "'8_0' is not a valid port; use a number from 1 to 65535"),
         ("x", "٨٠", "'٨٠' is not a valid port; use a number from 1 to 65535"),
         ("x", "1000000", "'1000000' is not a valid port; use a number from 1 to 65535"),
+        pytest.param("x", LONG, f"'{LONG}' is not a valid port; {PORTS}", id="long"),
         ("x", "0", "0 is not a valid port; use a number from 1 to 65535"),
         ("x", 65536, "65536 is not a valid port; use a number from 1 to 65535"),
         ("x:", None, "'' is not a valid port; use a number from 1 to 65535"),

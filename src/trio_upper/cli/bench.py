@@ -1,6 +1,7 @@
 """``bench``: load from many clients, and the report; after Ctrl-C, of what was measured so far."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,8 +35,9 @@ class Options(LoadSettings):
     def __post_init__(self) -> None:
         LoadSettings.__post_init__(self)
         if self.memory_bytes > (available := available_memory()):
+            bounded = min(self.memory_bytes, sys.maxsize)  # the largest numbers fit in no float
             raise ValueError(
-                f"the clients and their messages would take {self.memory_bytes / GIGABYTE:,.1f} GB "
+                f"the clients and their messages would take {bounded / GIGABYTE:,.1f} GB "
                 f"of memory, and {available / GIGABYTE:,.1f} GB are available; "
                 "lower --clients, --pipeline or --size"
             )

@@ -1,6 +1,7 @@
 """Options that several commands share: their types, and those of the commands that connect."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 PEM = click.Path(path_type=Path)
 
 CONNECT = ConnectSettings()
+
+# A number of thousands of digits, whatever its value, is more than `int` takes.
+_PORT = re.compile("0{0,9}[0-9]{1,5}")
 
 
 class Seconds(click.ParamType[float]):
@@ -61,7 +65,7 @@ class ListeningPort(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the port, or fail with a usage error."""
         text = str(value)
-        port = int(text) if text.isascii() and text.isdigit() else -1
+        port = int(text) if _PORT.fullmatch(text) else -1
         if not 0 <= port <= 65535:
             self.fail(f"{value!r} is not a valid port; use a number from 0 to 65535", param, ctx)
         return port

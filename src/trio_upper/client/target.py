@@ -11,7 +11,8 @@ from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 MAX_PORT = 65535
 
-_PORT = re.compile("0*[0-9]{1,5}")
+# A number of thousands of digits, whatever its value, is more than `int` takes.
+_PORT = re.compile("0{0,9}[0-9]{1,5}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
 
 # What getaddrinfo would take for an IPv4 address in one of its old spellings, as 127.1 and

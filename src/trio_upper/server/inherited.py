@@ -6,6 +6,7 @@ is a server like any other.
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Mapping, MutableMapping
 
@@ -37,8 +38,8 @@ def adopt_listeners(
     environment.pop("LISTEN_FDNAMES", None)
     if not ours:
         return ()
-    if not (count.isascii() and count.isdigit()):
-        raise CannotListen(f"cannot inherit listeners: LISTEN_FDS is {count!r}, not a number")
+    if not re.fullmatch("[0-9]{1,9}", count):  # thousands of digits are more than `int` takes
+        raise CannotListen(f"cannot inherit listeners: LISTEN_FDS is {count!r}, not their number")
     return tuple(_adopt(number) for number in range(first, first + int(count)))
 
 
