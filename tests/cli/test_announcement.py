@@ -221,6 +221,12 @@ def test_own_addresses_that_cannot_be_listed(monkeypatch: pytest.MonkeyPatch) ->
     assert own_addresses() is None
 
 
+def test_own_addresses_where_nothing_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor may be left to open the library; the server serves all the same."""
+    monkeypatch.setitem(sys.modules, "ifaddr", None)
+    assert own_addresses() is None
+
+
 def test_this_machine_has_its_loopback_address() -> None:
     """The library is asked as it wants to be asked."""
     own = own_addresses()

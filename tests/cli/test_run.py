@@ -66,6 +66,29 @@ def test_an_expected_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "trio-upper: no luck\n")
 
 
+def test_a_lack_of_descriptors_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the job or Trio's own start meets it; and exit code 1."""
+    said = ("", "trio-upper: too many open files; raise `ulimit -n`\n")
+    full = OSError(errno.EMFILE, "Too many open files")
+    assert run_job(lambda: raising(full)) == 1
+    assert capsys.readouterr() == said
+
+    def fail(_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(trio, "run", fail)
+    assert run_job(lambda: returning(0)) == 1
+    assert capsys.readouterr() == said
+
+
+def test_another_error_of_the_system_is_a_bug() -> None:
+    """Whoever met it should have explained it."""
+    with pytest.RaisesGroup(OSError, flatten_subgroups=True):
+        run_job(lambda: raising(OSError(errno.EIO, "Input/output error")))
+
+
 def test_a_bug_is_not_hidden() -> None:
     """Only expected failures become a line."""
     with pytest.RaisesGroup(Expected, flatten_subgroups=True):

@@ -180,6 +180,27 @@ async def test_a_name_that_cannot_be_resolved_is_explained(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files; raise `ulimit -n`"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+)
+async def test_what_hinders_resolving_is_not_blamed_on_the_name(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, why: str
+) -> None:
+    """The name may be right."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", fail)
+    with pytest.raises(CannotListen) as caught:
+        await resolve_hosts(["127.0.0.1"])
+    assert str(caught.value) == f"cannot listen on '127.0.0.1': {why}"
+
+
 # ------------------------------------------------------------------ with the kernel
 
 
@@ -351,6 +372,7 @@ async def test_an_ipv4_address_is_never_left_out() -> None:
         ("10.0.0.1", PermissionError(errno.EPERM, "x"), "no permission"),
         ("::1", OSError(errno.EPROTONOSUPPORT, "x"), "this machine has IPv6 switched off"),
         ("fe80::1", OSError(errno.EINVAL, "x"), "needs its interface, for example fe80::1%eth0"),
+        ("10.0.0.1", OSError(errno.EMFILE, "x"), "8746: too many open files; raise `ulimit -n`"),
         ("10.0.0.1", OSError(errno.EINVAL, "Invalid argument"), "8746: Invalid argument"),
         ("10.0.0.1", OSError("its own words"), "8746: its own words"),
     ],
@@ -386,7 +408,7 @@ def test_a_peer_is_named_as_people_write_it(
 
 
 def backlog_of(listener: trio.SocketListener) -> Backlog:
-    return Backlog(listener.socket, bool)
+    return Backlog(listener, bool)
 
 
 async def test_a_backlog_is_accepted_in_batches() -> None:
@@ -413,13 +435,28 @@ async def test_nothing_is_accepted_from_a_backlog_while_the_server_is_full() -> 
     async with listener:
         full = True
         with (
-            contextlib.closing(Backlog(listener.socket, lambda: full)) as backlog,
+            contextlib.closing(Backlog(listener, lambda: full)) as backlog,
             socket.create_connection(listener.socket.getsockname()),
         ):
             assert list(backlog.accept_waiting(1)) == []
             full = False
             [accepted] = backlog.accept_waiting(1)
             accepted.close()
+
+
+async def test_a_backlog_for_which_no_descriptor_is_free_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The listener itself may have had the last one."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    [listener] = await trio.open_tcp_listeners(0, host=HERE.address)
+    async with listener:
+        monkeypatch.setattr(socket, "fromfd", fail)
+        with pytest.raises(CannotListen, match=r": too many open files; raise `ulimit -n`$"):
+            backlog_of(listener)
 
 
 async def test_a_backlog_outlives_its_listener() -> None:

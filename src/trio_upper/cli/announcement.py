@@ -91,11 +91,11 @@ def own_addresses() -> list[Address] | None:
 
     None: the system does not list them.
     """
-    import ifaddr
-
     try:
+        import ifaddr
+
         adapters = list(ifaddr.get_adapters())
-    except OSError:
+    except (OSError, ImportError):  # no descriptor is free to load it, or it is forbidden
         return None
     return [
         ipaddress.ip_address(ip.ip if isinstance(ip.ip, str) else ip.ip[0])

@@ -130,9 +130,8 @@ class NamedCuts:
         return line
 
 
-def sole_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in the nested `group`, of which the nurseries made it."""
-    error: BaseException = group
+def sole_error(error: BaseException) -> BaseException:
+    """Return `error`, or the first one in it: the nurseries make nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

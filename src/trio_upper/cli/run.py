@@ -3,6 +3,7 @@
 A failure that a user can cause is one line, never a traceback. A bug is one.
 """
 
+import errno
 import signal
 from collections.abc import Awaitable, Callable
 
@@ -30,20 +31,35 @@ def run_job(
     """Run `job` under Trio; return what it returns, or what stands for what it raises.
 
     `failures` are the exceptions, bare or in groups, whose text is a line for the user; the exit
-    code is then 1. So it is for an output that cannot be written. One that nobody reads any more
-    (`| head -1`) gives `OUTPUT_CLOSED`, which is SIGPIPE, as in other filters.
+    code is then 1. So it is for an output that cannot be written, and where descriptors are so few
+    that nothing can run. An output that nobody reads any more (`| head -1`) gives `OUTPUT_CLOSED`,
+    which is SIGPIPE, as in other filters.
 
     Error handling: every other exception is a bug, and escapes.
     """
     ending: Ending = 1
-    explained: tuple[type[Exception], ...] = (OutputError, *failures)
+    explained: tuple[type[Exception], ...] = (OutputError, _NoDescriptor, *failures)
     try:
-        ending = trio.run(job)
+        ending = _run(job)
     except* OutputClosed:
         ending = OUTPUT_CLOSED
     except* explained as failed:
         say(str(sole_error(failed)))
     return ending
+
+
+class _NoDescriptor(Exception):
+    """No descriptor is left that this process may open."""
+
+
+def _run(job: Callable[[], Awaitable[Ending]]) -> Ending:
+    """Run `job` under Trio, which itself needs some descriptors."""
+    try:
+        return trio.run(job)
+    except (OSError, ExceptionGroup) as error:
+        if getattr(sole_error(error), "errno", None) == errno.EMFILE:
+            raise _NoDescriptor("too many open files; raise `ulimit -n`") from error
+        raise
 
 
 def leave(ending: Ending) -> int:

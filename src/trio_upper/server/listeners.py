@@ -83,11 +83,13 @@ async def _resolve(host: str) -> list[str]:
         found = await trio.socket.getaddrinfo(
             host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except (OSError, UnicodeError) as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise CannotListen(
             f"cannot listen on {host!r}: no such name or address; "
             "use an address of this machine, 0.0.0.0 for all IPv4 or :: for all IPv6"
         ) from error
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host!r}: {_in_words(error)}") from error
     return [_numeric(sockaddr) for *_, sockaddr in found]
 
 
@@ -178,11 +180,17 @@ class Backlog:
     Resource handling: it has a descriptor of its own, so that the queue lives until `close`.
     """
 
-    def __init__(self, listener: trio.socket.SocketType, is_full: Callable[[], bool]) -> None:
-        """While `is_full` is true, nothing is accepted."""
-        self._socket = socket.fromfd(
-            listener.fileno(), listener.family, listener.type, listener.proto
-        )
+    def __init__(self, listener: trio.SocketListener, is_full: Callable[[], bool]) -> None:
+        """While `is_full` is true, nothing is accepted.
+
+        Error handling: `CannotListen` if no descriptor is free.
+        """
+        shared = listener.socket
+        try:
+            self._socket = socket.fromfd(shared.fileno(), shared.family, shared.type, shared.proto)
+        except OSError as error:
+            address, port = address_of(listener)
+            raise explain(ListenAddress(address, address), port, error) from error
         self._socket.setblocking(False)
         self._is_full = is_full
 
@@ -307,5 +315,11 @@ def explain(wanted: ListenAddress, port: int, error: OSError) -> CannotListen:
         case errno.EINVAL if wanted.address.startswith("fe80"):
             why = "a link-local address needs its interface, for example fe80::1%eth0"
         case _:
-            why = error.strerror or str(error)
+            why = _in_words(error)
     return CannotListen(f"cannot listen on {wanted.address} port {port}: {why}")
+
+
+def _in_words(error: OSError) -> str:
+    if error.errno == errno.EMFILE:
+        return "too many open files; raise `ulimit -n`"
+    return error.strerror or str(error)

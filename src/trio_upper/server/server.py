@@ -156,7 +156,7 @@ class Server:
     def _add_backlogs(
         self, listeners: Iterable[trio.SocketListener], is_full: Callable[[], bool] = bool
     ) -> None:
-        self._backlogs += [Backlog(listener.socket, is_full) for listener in listeners]
+        self._backlogs += [Backlog(listener, is_full) for listener in listeners]
 
     @contextlib.contextmanager
     def _serving_the_rest(self) -> Iterator[None]:
