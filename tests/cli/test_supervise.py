@@ -301,6 +301,13 @@ def test_the_number_of_workers(
     assert called.get("words", ["serve", *arguments]) == ["serve", *arguments]
 
 
+def test_the_end_of_the_options_is_left_out(called: dict[str, Any]) -> None:
+    """Workers, and the command that exposes the server, have more of them."""
+    assert exit_code("serve", "--workers", "2", "--") == 8
+    assert called["words"] == ["serve", "--workers", "2"]
+    assert called["announcement"].arguments == ("--workers", "2")
+
+
 def test_one_core_means_no_parent(called: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker alone has nothing to share."""
     monkeypatch.setattr("trio_upper.platform.usable_cores", lambda: 1)

@@ -219,6 +219,8 @@ def serve(
     from trio_upper.cli import supervise
     from trio_upper.cli.log import open_log
 
+    if words[-1] == "--":  # it ends the options, and more are added
+        words = words[:-1]
     hosts = choose_hosts(host, public=public, worker=worker)
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
     told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
