@@ -106,16 +106,17 @@ def test_a_certificate_in_a_form_that_is_not_known_has_no_fingerprint(tmp_path: 
 @pytest.mark.parametrize("expired", [False, True])
 def test_the_dates_are_those_of_the_certificate(expired: bool) -> None:
     """As another library reads them; years from 2050 on are written in another way (RFC 5280)."""
-    for pem in (issue(NAME, expired=expired).cert_chain_pems[0].bytes(), long_lived()):
+    others = [lasting(2001, 2061), lasting(1950, 2049), lasting(1960, 2050)]
+    for pem in (issue(NAME, expired=expired).cert_chain_pems[0].bytes(), *others):
         read = x509.load_pem_x509_certificate(pem)
         dates = read.not_valid_before_utc, read.not_valid_after_utc
         assert validity(ssl.PEM_cert_to_DER_cert(pem.decode().strip())) == dates
 
 
-def long_lived() -> bytes:
-    """Return a certificate that is valid for a long time."""
-    begin = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
-    leaf = authority().issue_cert(NAME, not_before=begin, not_after=begin.replace(year=2061))
+def lasting(first: int, last: int) -> bytes:
+    """Return a certificate that is valid from one year to another."""
+    begin = datetime.datetime(first, 1, 1, tzinfo=datetime.UTC)
+    leaf = authority().issue_cert(NAME, not_before=begin, not_after=begin.replace(year=last))
     return leaf.cert_chain_pems[0].bytes()
 
 

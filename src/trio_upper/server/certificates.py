@@ -23,9 +23,9 @@ SELF_SIGNED_DAYS = 3650
 # settings, of which no fingerprint can be made so easily.
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END")
 
-# ASN.1 (X.690): the tags of a version that is not the first, and of the two sorts of a time.
+# ASN.1 (X.690): the tags of a version that is not the first, and of a time with a short year.
 _VERSION = 0xA0
-_TIME_FORMATS = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
+_UTC_TIME = 0x17
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,15 @@ def validity(certificate: bytes) -> tuple[datetime.datetime, datetime.datetime]:
     (_, to_be_signed), *_ = _elements(content)
     fields = [element for tag, element in _elements(to_be_signed) if tag != _VERSION]
     _serial, _algorithm, _issuer, dates, *_ = fields
-    begin, end = (
-        datetime.datetime.strptime(text.decode(), _TIME_FORMATS[tag]).replace(tzinfo=datetime.UTC)
-        for tag, text in _elements(dates)
-    )
+    begin, end = (_time(tag, text.decode()) for tag, text in _elements(dates))
     return begin, end
+
+
+def _time(tag: int, text: str) -> datetime.datetime:
+    """Return a date; years of two digits are those from 1950 to 2049 (section 4.1.2.5.1)."""
+    if tag == _UTC_TIME:
+        text = ("20" if text < "50" else "19") + text
+    return datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.UTC)
 
 
 def _elements(encoded: bytes) -> Iterator[tuple[int, bytes]]:
