@@ -28,6 +28,7 @@ from trio_upper.client.settings import ConnectSettings
 from trio_upper.client.target import Target
 from trio_upper.protocol import DEFAULT_PORT
 from trio_upper.server.settings import ServerSettings
+from trio_upper.tls import fingerprint
 
 CODE = 7
 """What each command returns here, and no usage error does."""
@@ -542,7 +543,7 @@ def test_serve_public_is_every_address(serving: Called, monkeypatch: pytest.Monk
             ["--tls-self-signed", "--tls-cert", "x.pem"],
             "--tls-self-signed makes a certificate; leave out --tls-cert",
         ),
-        (["--tls-self-signed", "--tls-key", "x.pem"], "--tls-key and --tls-client-ca need"),
+        (["--tls-self-signed", "--tls-key", "x.pem"], "--tls-key needs --tls-cert"),
     ],
 )
 def test_options_of_serve_that_contradict_each_other(
@@ -550,6 +551,69 @@ def test_options_of_serve_that_contradict_each_other(
 ) -> None:
     """It is said which; a server that listens on more than was meant is none."""
     assert complaint(capsys, "serve", *options).startswith(said)
+    assert not serving.times
+
+
+def test_a_host_that_is_typed_is_the_only_one(
+    serving: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says; that, too, may have both, and then all addresses are meant."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_PUBLIC", "1")
+    run("serve", "--host", "127.0.0.1")
+    assert serving.arguments[0] == ServerSettings(hosts=("127.0.0.1",))
+    monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", "127.0.0.1")
+    run("serve")
+    assert serving.arguments[0] == ServerSettings(hosts=("0.0.0.0", "::"))
+
+
+def test_of_two_certificates_the_typed_one_is_used(
+    serving: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The environment's is left out, and with a file its key."""
+    server = issue("localhost")
+    own = fingerprint(ssl.PEM_cert_to_DER_cert(server.cert_chain_pems[0].bytes().decode()))
+    monkeypatch.setenv("TRIO_UPPER_SERVE_TLS_SELF_SIGNED", "1")
+    assert run("serve", f"--tls-cert={pair_file(tmp_path, server)}") == CODE
+    assert serving.options["announcement"].fingerprint == own
+    monkeypatch.delenv("TRIO_UPPER_SERVE_TLS_SELF_SIGNED")
+    monkeypatch.setenv("TRIO_UPPER_SERVE_TLS_CERT", str(cert_file(tmp_path, server)))
+    monkeypatch.setenv("TRIO_UPPER_SERVE_TLS_KEY", str(key_file(tmp_path, server)))
+    assert run("serve", "--tls-self-signed") == CODE
+    assert serving.options["announcement"].fingerprint != own
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "said"),
+    [
+        (
+            {"TLS_CERT": "x.pem", "TLS_SELF_SIGNED": "1"},
+            [],
+            (
+                "TRIO_UPPER_SERVE_TLS_SELF_SIGNED makes a certificate; "
+                "leave out TRIO_UPPER_SERVE_TLS_CERT"
+            ),
+        ),
+        (
+            {"TLS_CERT": "x.pem"},
+            ["--tls-self-signed", "--tls-key", "x.pem"],
+            "--tls-key needs --tls-cert",
+        ),
+        ({"TLS_KEY": "x.pem"}, [], "TRIO_UPPER_SERVE_TLS_KEY needs --tls-cert"),
+        ({"TLS_CLIENT_CA": "x.pem"}, [], "TRIO_UPPER_SERVE_TLS_CLIENT_CA needs --tls-cert"),
+    ],
+)
+def test_what_the_environment_contradicts_is_named_by_its_variable(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    serving: Called,
+    variables: dict[str, str],
+    options: list[str],
+    said: str,
+) -> None:
+    """Nobody finds an option that nobody typed."""
+    for name, value in variables.items():
+        monkeypatch.setenv(f"TRIO_UPPER_SERVE_{name}", value)
+    assert complaint(capsys, "serve", *options).startswith(f"{said}; see ")
     assert not serving.times
 
 
@@ -602,7 +666,7 @@ def test_tls_options_without_a_certificate_are_a_usage_error(
 ) -> None:
     """Whoever wants clients to be checked must not get a server that speaks plain text."""
     text = complaint(capsys, "serve", option, "x.pem")
-    assert text.startswith("--tls-key and --tls-client-ca need --tls-cert; see ")
+    assert text.startswith(f"{option} needs --tls-cert; see ")
     assert not serving.times
 
 

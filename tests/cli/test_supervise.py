@@ -5,10 +5,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
+from tests.helpers.certificates import issue, pair_file
 from tests.helpers.commands import bound_runs
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import wait_all_tasks_blocked
@@ -332,6 +334,16 @@ def test_workers_that_make_no_sense_are_a_usage_error(
     assert not called
 
 
+def test_a_typed_certificate_is_no_secret_between_parent_and_worker(
+    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Workers read it from its file, though the environment asks for a self-made one."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_TLS_SELF_SIGNED", "1")
+    pair = pair_file(tmp_path, issue("localhost"))
+    assert exit_code("serve", "--workers", "2", f"--tls-cert={pair}") == 8
+    assert called["pem"] == b""
+
+
 @pytest.fixture
 def _activated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
@@ -358,6 +370,17 @@ def test_inherited_listeners_leave_no_say_to_host_and_port(
     assert capsys.readouterr().err.startswith(
         f"trio-upper: the listeners are inherited (LISTEN_FDS); leave out {options}; see "
     )
+    assert not called
+
+
+@pytest.mark.usefixtures("_activated")
+def test_inherited_listeners_leave_no_say_to_the_environment_either(
+    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is to be left out is named as it was given."""
+    monkeypatch.setenv("TRIO_UPPER_SERVE_PORT", "8746")
+    assert exit_code("serve", "--host", "::1") == 2
+    assert "leave out --host and TRIO_UPPER_SERVE_PORT; see " in capsys.readouterr().err
     assert not called
 
 

@@ -222,6 +222,9 @@ def serve(
     if words[-1] == "--":  # it ends the options, and more are added
         words = words[:-1]
     hosts = choose_hosts(host, public=public, worker=worker)
+    tls_cert, tls_key, tls_self_signed = choose_certificate(
+        tls_cert, tls_key, self_signed=tls_self_signed
+    )
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
     told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
     with failing(click.UsageError):
@@ -239,11 +242,16 @@ def serve(
 
 
 def choose_hosts(hosts: tuple[str, ...], *, public: bool, worker: int | None) -> tuple[str, ...]:
-    """Return what to listen on; a list from the environment may be blank, and is overridden."""
+    """Return what to listen on: what is typed, and where both are not, ``--public``.
+
+    A list from the environment may be blank.
+    """
     if worker is None:  # its options are the words to its parent
         leave_listeners_alone("host", "port", "public")
-    if public and click.get_current_context().get_parameter_source("host") is COMMAND_LINE:
-        raise click.UsageError("--public stands for all addresses; leave out --host")
+    if public and is_typed("host"):
+        if is_typed("public"):
+            raise click.UsageError("--public stands for all addresses; leave out --host")
+        return hosts
     return EVERYWHERE if public else hosts or SERVE.hosts
 
 
@@ -254,6 +262,25 @@ def choose_workers(workers: int) -> int:
     if workers != 1 and not HAS_WORKERS:
         raise click.UsageError("--workers must be 1: processes cannot share a port on this system")
     return workers or usable_cores()
+
+
+def choose_certificate(
+    cert: Path | None, key: Path | None, *, self_signed: bool
+) -> tuple[Path | None, Path | None, bool]:
+    """Return which of these to use: of a file and a self-made certificate, the one that is typed.
+
+    Error handling: `click.UsageError` if both are, or neither.
+    """
+    if not (cert and self_signed):
+        return cert, key, self_signed
+    typed = is_typed("tls_cert"), is_typed("tls_self_signed")
+    if typed == (True, False):
+        return cert, key, False
+    if typed == (False, True):
+        return None, key if is_typed("tls_key") else None, True
+    raise click.UsageError(
+        f"{given_as('tls_self_signed')} makes a certificate; leave out {given_as('tls_cert')}"
+    )
 
 
 def server_tls(
@@ -268,10 +295,10 @@ def server_tls(
 
     Error handling: what cannot be used ends the program, with a line that says why.
     """
-    if cert and self_signed:
-        raise click.UsageError("--tls-self-signed makes a certificate; leave out --tls-cert")
-    if (key and not cert) or (client_ca and not cert and not self_signed):
-        raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
+    if key and not cert:
+        raise click.UsageError(f"{given_as('tls_key')} needs --tls-cert")
+    if client_ca and not (cert or self_signed):
+        raise click.UsageError(f"{given_as('tls_client_ca')} needs --tls-cert")
     if not (cert or self_signed):
         return None
     from trio_upper.cli.announcement import own_addresses
@@ -318,9 +345,21 @@ def leave_listeners_alone(*options: str) -> None:
     context = click.get_current_context()
     given = [one for one in options if context.get_parameter_source(one) is not DEFAULT]
     if given and are_passed(os.environ):
-        raise click.UsageError(
-            f"the listeners are inherited (LISTEN_FDS); leave out --{' and --'.join(given)}"
-        )
+        names = " and ".join(map(given_as, given))
+        raise click.UsageError(f"the listeners are inherited (LISTEN_FDS); leave out {names}")
+
+
+def is_typed(option: str) -> bool:
+    """Tell whether `option` of the command was given on the command line."""
+    return click.get_current_context().get_parameter_source(option) is COMMAND_LINE
+
+
+def given_as(option: str) -> str:
+    """Return how `option` of the command was given: as its own name, or as its variable."""
+    context = click.get_current_context()
+    if context.get_parameter_source(option) is ENVIRONMENT:
+        return f"{context.auto_envvar_prefix}_{option}".upper()
+    return f"--{option}".replace("_", "-")
 
 
 @cli.command()
