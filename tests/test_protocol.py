@@ -139,6 +139,8 @@ def test_a_line_stays_as_it_is_while_a_code_point_is_cut() -> None:
         (full_notice(5), "trio-upper: full, 5 clients are connected; try again later"),
         (idle_notice(600.0), "trio-upper: closing, no message for 600 s"),
         (idle_notice(0.5), "trio-upper: closing, no message for 0.5 s"),
+        (idle_notice(1_000_000), "trio-upper: closing, no message for 1000000 s"),
+        (idle_notice(100000.5), "trio-upper: closing, no message for 100000.5 s"),
         (shutdown_notice(), "trio-upper: closing, the server is shutting down"),
     ],
 )

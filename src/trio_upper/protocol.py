@@ -87,7 +87,8 @@ def full_notice(clients: int) -> bytes:
 
 def idle_notice(seconds: float) -> bytes:
     """Return the notice for a client that sent nothing for `seconds`."""
-    return _notice(f"closing, no message for {seconds:g} s")
+    digits = f"{seconds:.6f}".rstrip("0").rstrip(".")
+    return _notice(f"closing, no message for {digits} s")
 
 
 def shutdown_notice() -> bytes:

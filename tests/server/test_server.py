@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import math
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
@@ -123,6 +124,9 @@ async def ask(client: trio.abc.Stream, message: bytes) -> bytes:
         ({"port": -1}, "-1 is not a valid port"),
         ({"max_clients": 0}, "must be at least 1"),
         ({"grace": -1}, "0 or more"),
+        ({"idle_timeout": math.nan}, "0 or more"),
+        ({"write_timeout": math.nan}, "0 or more"),
+        ({"hosts": ()}, "at least one address"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -36,9 +36,12 @@ class ServerSettings:
     inherited: tuple[trio.SocketListener, ...] = ()
 
     def __post_init__(self) -> None:
+        if not (self.hosts or self.inherited):
+            raise ValueError("hosts must name at least one address, unless listeners are inherited")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"{self.port} is not a valid port; use a number from 0 to 65535")
         if self.max_clients < 1:
             raise ValueError("max_clients must be at least 1")
-        if min(self.idle_timeout, self.write_timeout, self.grace) < 0:
+        timeouts = (self.idle_timeout, self.write_timeout, self.grace)
+        if not all(seconds >= 0 for seconds in timeouts):  # NaN is not
             raise ValueError("timeouts must be 0 or more")
