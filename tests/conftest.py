@@ -45,6 +45,23 @@ def _heeding_signals() -> Iterator[None]:
         yield
 
 
+# What a server ignores from its end on.
+IGNORED_AT_LAST = [
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1")
+    if hasattr(signal, name)
+]
+
+
+@pytest.fixture(autouse=True)
+def _outliving_signals() -> Iterator[None]:
+    """A command may ignore signals until its process is gone, which here runs more tests."""
+    before = {number: signal.getsignal(number) for number in IGNORED_AT_LAST}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def fds() -> Iterator[Descriptors]:
     """Descriptors that are closed after the test."""

@@ -247,6 +247,18 @@ def test_ctrl_c_outside_of_trio_is_the_signal_itself(monkeypatch: pytest.MonkeyP
     assert raised == [signal.SIGINT]
 
 
+@pytest.mark.parametrize(
+    ("command", "ignores"), [("serve", True), ("client", False), ("ping", False)]
+)
+def test_from_its_exit_code_on_only_a_server_ignores_signals(
+    serving: Called, talking: Called, pinging: Called, command: str, ignores: bool
+) -> None:
+    """Its exit code tells whether clients were cut; other commands end by a signal to the last."""
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(command, "x") == (2 if command == "serve" else CODE)
+    assert signal.getsignal(signal.SIGTERM) is (signal.SIG_IGN if ignores else before)
+
+
 @pytest.mark.parametrize("name", ["__main__", "trio_upper.__main__"])
 def test_the_module_is_the_program(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -178,6 +178,22 @@ def test_sigusr1_logs_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.told == ["drain"]
 
 
+def test_sigusr1_never_ends_a_server_that_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the instant in which it is received no more: the exit code stays true."""
+    handlers: list[object] = []
+    set_handler = signal.signal
+
+    def keep(number: signal.Signals, handler: "signal._HANDLER") -> "signal._HANDLER":
+        if number == signal.SIGUSR1:
+            handlers.append(handler)
+        return set_handler(number, handler)
+
+    monkeypatch.setattr(signal, "signal", keep)
+    assert run(monkeypatch, Fake(), Log(listening=raising(signal.SIGTERM))) == 0
+    assert signal.SIG_DFL not in handlers
+    assert handlers[-1] is signal.SIG_IGN
+
+
 def test_a_system_without_a_signal_for_it_logs_no_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows has none; everything else is the same there."""
     monkeypatch.setattr(operate, "REPORT_SIGNAL", None)

@@ -94,6 +94,31 @@ async def test_a_signal_while_the_program_loads_ends_another_command(
     assert (done.returncode, done.stderr) == (128 + number, b"")
 
 
+# Runs the program as INTERRUPTED does, and sends it a signal when it ends: as Python begins to, and
+# as the last thing that runs, when there are no handlers any more.
+INTERRUPTED_AT_LAST = """if True:
+    import atexit, os
+    class Last:
+        def __del__(self, kill=os.kill, process=os.getpid()):
+            kill(process, {late})
+    last = Last()
+    atexit.register(os.kill, os.getpid(), {late})
+"""
+
+
+@pytest.mark.parametrize(
+    "late", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1], ids=lambda one: one.name
+)
+async def test_a_signal_while_a_server_ends_changes_no_exit_code(late: signal.Signals) -> None:
+    """It tells whether clients were cut: an impatient second Ctrl-C cuts nobody then."""
+    program = INTERRUPTED_AT_LAST.format(late=int(late)) + INTERRUPTED.format(number=15)
+    words = [sys.executable, "-c", program, "serve", "--port", "0"]
+    with trio.fail_after(TIMEOUT_SECONDS):
+        done = await trio.run_process(words, capture_stderr=True, check=False)
+    assert b" stopped " in done.stderr
+    assert done.returncode == 0
+
+
 async def test_sighup_drains() -> None:
     """The terminal in which the server was started has been closed."""
     async with serving() as server:

@@ -34,8 +34,12 @@ class Kept:
         """Do nothing: it keeps signals already."""
 
     def __exit__(self, *_: object) -> None:
-        """Set the handlers before again."""
-        self.restore()
+        """Ignore them from now on: how this process ends is settled.
+
+        Python, when it ends, sets all handlers but this one to the default, by which they kill.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _keeper() -> Kept | None:
@@ -75,7 +79,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 def keeping_signals() -> Kept:
-    """Keep the signals that stop a server; at the end of a `with` block, no more.
+    """Keep the signals that stop a server; at the end of a `with` block they are ignored.
 
     They are received although whoever started this process had blocked them.
     """

@@ -54,10 +54,13 @@ async def operate(
 ) -> None:
     """Run `service` until a signal stops it.
 
-    `started` is told where it listens, when clients are served; `report` logs the totals.
+    `started` is told where it listens, when clients are served; `report` logs the totals. After it,
+    the signal for these is ignored.
     """
     early, asked = kept_signals(), stop_signals()
     if REPORT_SIGNAL:
+        # What is set before comes back afterwards, and its default would end this process.
+        signal.signal(REPORT_SIGNAL, signal.SIG_IGN)
         asked.append(REPORT_SIGNAL)
     # Received from before the first listener opens, so that none lands in the middle of things.
     with trio.open_signal_receiver(*asked) as signals:
