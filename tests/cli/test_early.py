@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from trio_upper.cli.early import (
+    Kept,
     end_by_first_signal,
     keep_first_signals,
     keeping_signals,
@@ -54,13 +55,37 @@ def test_when_a_server_has_its_exit_code_signals_are_ignored() -> None:
 
 @pytest.mark.usefixtures("_restored")
 def test_a_server_has_the_signals_from_before_it_was_known_to_be_one() -> None:
-    """In their order; SIGHUP, which not every system has, comes with the others."""
+    """In their order, whichever of those that stop a server they are."""
+    keep_first_signals()
+    assert all(isinstance(signal.getsignal(number), Kept) for number in STOPPING)
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGHUP)
+    with keeping_signals():
+        signal.raise_signal(signal.SIGINT)
+        assert kept_signals() == [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_server_has_an_ignored_sigterm_from_the_first_instant_on() -> None:
+    """There is no other way to stop it cleanly."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keep_first_signals()
     signal.raise_signal(signal.SIGTERM)
     with keeping_signals():
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGINT)
-        assert kept_signals() == [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+        assert kept_signals() == [signal.SIGTERM]
+
+
+@pytest.mark.usefixtures("_restored")
+def test_another_command_leaves_sigterm_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that came while it was not known what the program is to do is dropped."""
+    ended: list[signal.Signals] = []
+    monkeypatch.setattr("trio_upper.platform.end_with", ended.append)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_first_signals()
+    signal.raise_signal(signal.SIGTERM)
+    end_by_first_signal()
+    assert ended == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 @pytest.mark.usefixtures("_restored")
@@ -81,11 +106,12 @@ def test_another_command_ends_by_the_first_signal(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("_restored")
-def test_what_is_ignored_stays_so_while_the_program_loads() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_is_ignored_stays_so_while_the_program_loads(number: signal.Signals) -> None:
     """It was asked for, by a shell or by nohup."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     keep_first_signals()
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN
     end_by_first_signal()
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from shutil import which
 
 import pytest
@@ -54,17 +55,20 @@ INTERRUPTED = """if True:
 """
 
 # Runs a command as process 1 of a namespace, where a signal without a handler is ignored.
-AS_PROCESS_1 = ["unshare", "--pid", "--fork"]
+AS_PROCESS_1 = ["unshare", "--pid", "--fork", "--kill-child"]
 
 
 async def interrupted(
-    number: signal.Signals, *arguments: str, process_1: bool = False
+    number: signal.Signals,
+    *arguments: str,
+    process_1: bool = False,
+    prefix: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the program with `arguments`, to which the signal comes while it loads."""
     if process_1 and (os.geteuid() or not which("unshare")):
         pytest.skip("needs root and unshare, to make a process 1")
     program = [sys.executable, "-c", INTERRUPTED.format(number=int(number)), *arguments]
-    command = [*AS_PROCESS_1, *program] if process_1 else program
+    command = [*AS_PROCESS_1, *program] if process_1 else [*prefix, *program]
     with trio.fail_after(TIMEOUT_SECONDS):
         return await trio.run_process(
             command, capture_stdout=True, capture_stderr=True, check=False
@@ -72,7 +76,7 @@ async def interrupted(
 
 
 @pytest.mark.parametrize("process_1", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_while_the_program_loads_stops_a_server(
     number: signal.Signals, process_1: bool
 ) -> None:
@@ -83,7 +87,16 @@ async def test_a_signal_while_the_program_loads_stops_a_server(
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_sigterm_that_was_ignored_stops_a_server_that_loads() -> None:
+    """As it does later; another command goes on, for which it stays ignored."""
+    done = await interrupted(signal.SIGTERM, "serve", "--port", "0", prefix=after(IGNORED))
+    assert done.returncode == 0
+    assert b" stopping " in done.stderr
+    done = await interrupted(signal.SIGTERM, "ping", "--help", prefix=after(IGNORED))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_while_the_program_loads_ends_another_command(
     number: signal.Signals,
 ) -> None:

@@ -6,6 +6,10 @@ all else, and loads next to nothing itself: even `trio_upper.platform` takes lon
 """
 
 import signal
+from collections.abc import Iterable
+
+# The `STOP_SIGNALS` of all systems, each of which has some.
+STOP_SIGNAL_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
 
 class Kept:
@@ -48,34 +52,43 @@ def _keeper() -> Kept | None:
 
 
 def keep_first_signals() -> None:
-    """Keep those that every system has, while it is not known yet what the program is to do."""
-    both = (signal.SIGINT, signal.SIGTERM)
-    Kept().keep(*(one for one in both if signal.getsignal(one) is not signal.SIG_IGN))
+    """Keep those that stop a server, while it is not known yet whether this is to be one."""
+    there = [getattr(signal, name) for name in STOP_SIGNAL_NAMES if hasattr(signal, name)]
+    Kept().keep(*_heeded(there))
+
+
+def _heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return those that stop a server, although whoever started this process may ignore them.
+
+    That is SIGTERM. The others are left ignored: a shell does so with SIGINT for what it runs in
+    the background, `nohup` with SIGHUP.
+    """
+    return [
+        number
+        for number in numbers
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
 
 def end_by_first_signal() -> None:
-    """Keep no more; one that was kept ends this process, which is no server."""
+    """Keep no more; one that was kept ends this process, which is no server.
+
+    What whoever started it ignores is ignored, SIGTERM too.
+    """
     from trio_upper.platform import end_with
 
     if keeper := _keeper():
         keeper.restore()
         for number in keeper.signals:
-            end_with(signal.Signals(number))
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                end_with(signal.Signals(number))
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop a server.
-
-    SIGTERM is one even if whoever started this process ignored it. The others are left ignored: a
-    shell does so with SIGINT for what it runs in the background, `nohup` with SIGHUP.
-    """
+    """Return the signals that stop a server."""
     from trio_upper.platform import STOP_SIGNALS
 
-    return [
-        number
-        for number in STOP_SIGNALS
-        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
-    ]
+    return _heeded(STOP_SIGNALS)
 
 
 def keeping_signals() -> Kept:
