@@ -15,6 +15,7 @@ from tests.helpers.waiting import TIMEOUT_SECONDS, VIRTUAL_TIMEOUT_SECONDS
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_upper.server.listeners import CannotListen
+from trio_upper.server.pauses import PAUSE_SECONDS, TICK_SECONDS
 from trio_upper.server.supervisor import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -141,6 +142,10 @@ class Fake:
     def close(self) -> None:
         assert self._over.is_set()
         self.closed = True
+
+    def end(self) -> None:
+        """End by itself, at once."""
+        self._end(0, self._last)
 
     def _end(self, seconds: float, code: int) -> None:
         self._life.deadline = min(self._life.deadline, trio.current_time() + seconds)
@@ -431,7 +436,7 @@ async def test_a_worker_that_does_not_end_is_killed(autojump_clock: MockClock) -
     async with running(lambda number, _: Fake(drains=1e9 if number == 1 else 0)) as supervised:
         await trio.sleep(1)
         began = trio.current_time()
-    assert trio.current_time() == began + GRACE + OVERDUE_SECONDS
+    assert trio.current_time() == pytest.approx(began + GRACE + OVERDUE_SECONDS, abs=TICK_SECONDS)
     assert supervised.logged("worker killed") == [{"worker": 1, "why": "it did not end"}]
     assert not supervised.supervisor.clean
 
@@ -445,8 +450,70 @@ async def test_a_cut_is_bounded_by_a_moment(autojump_clock: MockClock) -> None:
         began = trio.current_time()
         supervised.supervisor.cut()
         # `running` drains once more at the end of the block, which prolongs nothing.
-    assert trio.current_time() == began + OVERDUE_SECONDS
+    assert trio.current_time() == pytest.approx(began + OVERDUE_SECONDS, abs=TICK_SECONDS)
     assert not supervised.supervisor.clean
+
+
+@pytest.fixture
+def still_clock() -> MockClock:
+    """Give a clock that a test moves itself: a jump is a pause in which nothing could run."""
+    return MockClock()
+
+
+async def pass_time(clock: MockClock, seconds: float) -> None:
+    """Let some time pass in which everything can run."""
+    for _ in range(round(seconds / TICK_SECONDS)):
+        clock.jump(TICK_SECONDS)
+        await wait_all_tasks_blocked()
+
+
+async def pause(clock: MockClock, seconds: float) -> None:
+    """Let some time pass in which nothing can run."""
+    clock.jump(seconds)
+    await wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("cuts", [False, True])
+async def test_a_pause_of_all_in_a_stop_kills_no_worker(still_clock: MockClock, cuts: bool) -> None:
+    """Their own grace stands still meanwhile: the clients are answered, and the stop is clean."""
+    async with running(lambda *_: Fake(starts=0, drains=1e9), count=1) as supervised:
+        await pass_time(still_clock, 1)
+        supervised.supervisor.drain()
+        if cuts:
+            supervised.supervisor.cut()
+        await wait_all_tasks_blocked()
+        await pause(still_clock, 3600)
+        left = OVERDUE_SECONDS if cuts else GRACE + OVERDUE_SECONDS
+        await pass_time(still_clock, left - PAUSE_SECONDS - TICK_SECONDS)
+        assert not supervised.logged("worker killed")
+        supervised.workers[0].end()
+    assert supervised.supervisor.clean
+
+
+async def test_after_a_pause_an_overdue_worker_is_killed(still_clock: MockClock) -> None:
+    """The stop is still bounded, by the time in which it could run."""
+    async with running(lambda *_: Fake(starts=0, drains=1e9), count=1) as supervised:
+        await pass_time(still_clock, 1)
+        supervised.supervisor.drain()
+        await wait_all_tasks_blocked()
+        await pause(still_clock, 3600)
+        await pass_time(still_clock, GRACE + OVERDUE_SECONDS)
+        assert supervised.logged("worker killed") == [{"worker": 1, "why": "it did not end"}]
+    assert not supervised.supervisor.clean
+
+
+async def test_a_pause_of_all_in_a_start_kills_no_worker(still_clock: MockClock) -> None:
+    """It goes on where it was."""
+    supervised = Running(lambda *_: Fake(starts=3601), count=1)
+    with trio.fail_after(VIRTUAL_TIMEOUT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nursery.start, supervised.run)
+            await wait_all_tasks_blocked()
+            await pause(still_clock, 3600)
+            await pass_time(still_clock, 2)
+            assert supervised.addresses == [ADDRESS]
+            assert not supervised.logged("worker killed")
+            supervised.supervisor.drain()
 
 
 async def test_a_worker_that_is_just_starting_is_drained_too(autojump_clock: MockClock) -> None:

@@ -26,6 +26,7 @@ from trio_upper.server.listeners import (
     prepare,
     resolve_hosts,
 )
+from trio_upper.server.pauses import PAUSE_SECONDS
 from trio_upper.server.poller import PolledStream, Poller
 from trio_upper.server.settings import ServerSettings
 from trio_upper.server.streams import PlainStream, take_socket
@@ -39,11 +40,9 @@ LONGEST_TICK_SECONDS = 1.0
 TICKS_PER_TIMEOUT = 20
 
 # The inspection's clock advances by this many ticks at most from one inspection to the next: a busy
-# server is late, and its clients are not to suffer for it. What is later than PAUSE_SECONDS was
-# held up by a pause of the whole process (a stop signal, a suspended machine), in which no client
-# could be heard: all deadlines begin anew.
+# server is late, and its clients are not to suffer for it. After a pause of the whole process all
+# deadlines begin anew.
 TICKS_AT_ONCE = 2
-PAUSE_SECONDS = 1.0
 
 # How many connections are accepted at a time, so that connected clients are served in between; and
 # how many at most when the server stops, more than any queue holds.

@@ -3,6 +3,7 @@
 All workers accept from the same queues, in which clients wait while a worker is started again.
 """
 
+import math
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_upper.server.listeners import address_of, listen, resolve_hosts
+from trio_upper.server.pauses import Countdown
 from trio_upper.server.workers import START_ERRORS, Order, Worker
 
 if TYPE_CHECKING:
@@ -108,13 +110,13 @@ class Supervisor:
         self._serving = trio.Event()
         self._stopping = trio.Event()
         self._listening = trio.CancelScope()
-        self._deadline = trio.CancelScope()
+        self._time = Countdown(math.inf)
         #: Whether all workers that were told to stop have ended by themselves and cut no client.
         self.clean = True
 
     def drain(self) -> None:
         """Stop listening and have all workers drain; `run` returns when they have ended."""
-        self._end_within(self._grace + OVERDUE_SECONDS)
+        self._time.left = min(self._time.left, self._grace + OVERDUE_SECONDS)
         self._stopping.set()
         self._listening.cancel()
         self._tell(Order.DRAIN)
@@ -122,17 +124,13 @@ class Supervisor:
     def cut(self) -> None:
         """Have all workers stop at once."""
         self.drain()
-        self._end_within(OVERDUE_SECONDS)
+        self._time.left = min(self._time.left, OVERDUE_SECONDS)
         self._tell(Order.CUT)
 
     def report(self) -> None:
         """Have each worker log its totals."""
         for worker in self._running.values():
             worker.report()
-
-    def _end_within(self, seconds: float) -> None:
-        deadline = trio.current_time() + seconds
-        self._deadline.deadline = min(self._deadline.deadline, deadline)
 
     def _tell(self, order: Order) -> None:
         for worker in self._running.values():
@@ -165,8 +163,10 @@ class Supervisor:
             background.cancel_scope.cancel()
 
     async def _kill_overdue(self) -> None:
-        with self._deadline:
-            await trio.sleep_forever()
+        await self._stopping.wait()
+        while self._time.left > 0:
+            with self._time.tick():
+                await trio.sleep_forever()
         for number, worker in self._running.items():
             self._log.warning("worker killed", worker=number, why="it did not end")
             worker.kill()
@@ -217,12 +217,14 @@ class Supervisor:
 
     async def _becomes_ready(self, worker: Worker, log: "FilteringBoundLogger") -> bool:
         """Return whether `worker` came to serve; if that takes too long, kill it."""
-        with trio.move_on_after(START_SECONDS):
-            served = await worker.ready()
-            if served:
-                log.info("worker started", pid=worker.pid)
-                self._serving.set()
-            return served
+        time = Countdown(START_SECONDS)
+        while time.left > 0:
+            with time.tick():
+                served = await worker.ready()
+                if served:
+                    log.info("worker started", pid=worker.pid)
+                    self._serving.set()
+                return served
         log.warning("worker killed", why="it did not start")
         worker.kill()
         return False
