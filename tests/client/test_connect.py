@@ -217,6 +217,24 @@ async def test_one_that_connects_too_late(autojump_clock: trio.abc.Clock) -> Non
     assert len(network.open_sockets()) == 1
 
 
+@pytest.mark.parametrize(
+    ("others", "seconds"), [([], STAGGER_SECONDS / 2), (["192.0.2.2"], TIMEOUT)]
+)
+async def test_one_that_connects_as_the_time_ends(
+    autojump_clock: trio.abc.Clock, others: list[str], seconds: float
+) -> None:
+    """It is a connection, and nothing is said of TLS, for which nobody asked."""
+
+    async def connect_all_the_same() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(seconds + 0.1)
+
+    network = FakeNetwork({"192.0.2.1": connect_all_the_same, **dict.fromkeys(others, NEVER)})
+    stream = await connect(BOX, connect_timeout=seconds)
+    assert isinstance(stream, trio.SocketStream)
+    assert network.open_sockets() == [stream.socket]
+
+
 async def test_addresses_are_tried_once(autojump_clock: trio.abc.Clock) -> None:
     """An address that the resolver gives twice is tried once."""
     network = FakeNetwork({"192.0.2.1": after(0, REFUSED)})

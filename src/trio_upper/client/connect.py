@@ -141,11 +141,10 @@ async def open_connection(
     started = trio.current_time()
     retries = retries or Retries(settings.wait)
     while True:
-        with (
-            contextlib.closing(_Try(target, settings)) as this_try,
-            trio.move_on_after(settings.connect_timeout or math.inf),
-        ):
-            connection = await this_try.connect()
+        with contextlib.closing(_Try(target, settings)) as this_try:
+            with trio.move_on_after(settings.connect_timeout or math.inf):
+                await this_try.connect()
+            connection = this_try.take()  # also one that came at the very end of the time
             if connection is not None:
                 return connection
         failure = this_try.failure(seconds=trio.current_time() - started)
@@ -157,7 +156,7 @@ class _Try:
     """One try over all the addresses of a target, and the result of each.
 
     An address is noted from the moment when its attempt begins, so that one in progress when time
-    runs out is known too. Until the stream is handed over, `close` closes it.
+    runs out is known too. Until the stream is taken, `close` closes it.
     """
 
     def __init__(self, target: Target, settings: ConnectSettings) -> None:
@@ -170,15 +169,19 @@ class _Try:
         self._transport: trio.SocketStream | None = None
         self._address = ""  # of the transport
         self._seconds = 0.0  # that it took to connect
+        self._secured: trio.SSLStream[trio.SocketStream] | None = None
+        self._tls_seconds = 0.0
 
-    async def connect(self) -> Connection | None:
-        """Return the connection, which is the caller's from now on, or None when all failed."""
+    async def connect(self) -> None:
+        """Connect, and shake hands if TLS is wanted."""
         self._addresses = await self._resolve()
         await self._race(self._addresses)
-        if self._transport is None:
-            return None
-        began = trio.current_time()
-        stream, tls_version = await self._secure(self._transport)
+        if self._transport is not None and self._settings.tls is not None:
+            await self._secure(self._transport, self._settings.tls)
+
+    def take(self) -> Connection | None:
+        """Return the connection, which is the caller's from now on; None if there is none."""
+        stream = self._transport if self._settings.tls is None else self._secured
         if stream is None:
             return None
         self._transport = None
@@ -188,8 +191,8 @@ class _Try:
             address=self._address,
             lookup_seconds=self._lookup_seconds,
             seconds=self._seconds,
-            tls_seconds=trio.current_time() - began,
-            tls_version=tls_version,
+            tls_seconds=self._tls_seconds,
+            tls_version=str(self._secured.version()).replace("v", " ") if self._secured else None,
             others=self._others(),
         )
 
@@ -255,13 +258,9 @@ class _Try:
         self._note(address, trio.TooSlowError(), connected=True)
         siblings.cancel()
 
-    async def _secure(
-        self, transport: trio.SocketStream
-    ) -> tuple[trio.abc.Stream | None, str | None]:
-        """Return the stream to use, None if TLS failed, and the version of TLS if there is one."""
-        tls = self._settings.tls
-        if tls is None:
-            return transport, None
+    async def _secure(self, transport: trio.SocketStream, tls: ssl.SSLContext) -> None:
+        """Have TLS over `transport`, or note why there is none."""
+        began = trio.current_time()
         # A certificate lists neither a scope (RFC 4007 section 11.2) nor the dot of a root.
         name = self._target.host.partition("%")[0].rstrip(".")
         try:
@@ -273,8 +272,9 @@ class _Try:
             if attempt.cause is Cause.TLS_WRONG_NAME:
                 attempt = replace(attempt, names=await self._certificate_names(tls, name))
             self._attempts[self._address] = attempt
-            return None, None
-        return stream, str(stream.version()).replace("v", " ")
+        else:
+            self._secured = stream
+            self._tls_seconds = trio.current_time() - began
 
     async def _certificate_names(self, tls: ssl.SSLContext, name: str) -> tuple[str, ...]:
         """Return the names in the server's certificate; none if it cannot be seen.
