@@ -7,6 +7,7 @@ import inspect
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair
 from trio_upper.client.addresses import Address
 from trio_upper.client.connect import (
     LONGEST_PAUSE_SECONDS,
+    NAMES_SECONDS,
     STAGGER_SECONDS,
     Connection,
     Retries,
@@ -741,6 +743,79 @@ async def test_wrong_name_of_which_no_more_can_be_seen(
     failure = await tls_failure(port, trusting(tmp_path), host="127.0.0.1")
     assert failure.cause is Cause.TLS_WRONG_NAME
     assert "not valid for '127.0.0.1'" in str(failure)
+
+
+class TalkingSocket(FakeSocket):
+    """A socket at whose other end, in memory, its network's server is."""
+
+    def __init__(self, network: "TalkingNetwork") -> None:
+        super().__init__(network)
+        self.stream, theirs = trio.testing.memory_stream_pair()
+        self.serve = partial(network.server, theirs, len(network.sockets))
+
+    async def connect(self, address: Any) -> None:
+        await super().connect(address)
+        assert isinstance(self.network, TalkingNetwork)
+        self.network.nursery.start_soon(self.serve)
+
+    @property
+    def did_shutdown_SHUT_WR(self) -> bool:  # noqa: N802 - Trio's name
+        return False
+
+    async def send(self, data: Any, flags: int = 0) -> int:
+        await self.stream.send_all(bytes(data))
+        return len(data)
+
+    async def recv(self, max_bytes: int, flags: int = 0) -> bytes:
+        return bytes(await self.stream.receive_some(max_bytes))
+
+    def close(self) -> None:
+        super().close()
+        self.stream.send_stream.close()
+        self.stream.receive_stream.close()
+
+
+class TalkingNetwork(FakeNetwork):
+    """A network whose one address has a `server`, called with a stream and the number before it."""
+
+    def __init__(
+        self, nursery: trio.Nursery, server: Callable[[trio.abc.Stream, int], Awaitable[object]]
+    ) -> None:
+        super().__init__({"192.0.2.1": trio.lowlevel.checkpoint})
+        self.nursery = nursery
+        self.server = server
+
+    def socket(self, *_: Any) -> FakeSocket:
+        self.sockets.append(TalkingSocket(self))
+        return self.sockets[-1]
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(TIMEOUT, NAMES_SECONDS), (1, 1)])
+async def test_wrong_name_of_a_server_that_leaves_the_next_one_waiting(
+    nursery: trio.Nursery,
+    autojump_clock: trio.abc.Clock,
+    tmp_path: Path,
+    timeout: float,
+    seconds: float,
+) -> None:
+    """The names are not waited for, and why there is no connection is told without them."""
+    context = server_for(tmp_path, "other.example")
+
+    async def serve(stream: trio.abc.Stream, number: int) -> None:
+        if number == 0:
+            with pytest.raises(trio.BrokenResourceError):
+                await trio.SSLStream(stream, context, server_side=True).do_handshake()
+        else:
+            await trio.sleep_forever()
+
+    network = TalkingNetwork(nursery, serve)
+    failure = await tls_failure(Target().port, trusting(tmp_path), host="box", timeout=timeout)
+    assert failure.cause is Cause.TLS_WRONG_NAME
+    assert "not valid for 'box'" in str(failure)
+    assert failure.seconds == pytest.approx(seconds)
+    assert len(network.sockets) == 2
+    assert not network.open_sockets()
+    nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("expired", [False, True])

@@ -34,6 +34,10 @@ STAGGER_SECONDS = 0.25
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 
+# How long to look for the names in a certificate that is for another one: enough for a server that
+# has just answered, and short, because why there is no connection is known without them.
+NAMES_SECONDS = 2.0
+
 # How many bytes may wait in the kernel to be sent (tcp(7)). Trio allows 16 KiB, so that urgent data
 # does not queue behind the rest; all that a client sends is alike, and a bulk transfer takes a
 # third less CPU time this way.
@@ -267,11 +271,13 @@ class _Try:
             stream = trio.SSLStream(transport, tls, server_hostname=name, https_compatible=False)
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
+            # Noted first, to be what is told if the time ends in what follows.
+            attempt = self._note(self._address, error, connected=True)
             await _say_why(transport, error)
-            attempt = Attempt(address=self._address, error=error, connected=True)
             if attempt.cause is Cause.TLS_WRONG_NAME:
-                attempt = replace(attempt, names=await self._certificate_names(tls, name))
-            self._attempts[self._address] = attempt
+                with trio.move_on_after(NAMES_SECONDS):
+                    names = await self._certificate_names(tls, name)
+                    self._attempts[self._address] = replace(attempt, names=names)
         else:
             self._secured = stream
             self._tls_seconds = trio.current_time() - began
@@ -301,10 +307,16 @@ class _Try:
         return ()
 
     def _note(
-        self, address: Address, error: Exception, *, connected: bool = False, own: bool = False
-    ) -> None:
+        self,
+        address: Address | str,
+        error: Exception,
+        *,
+        connected: bool = False,
+        own: bool = False,
+    ) -> Attempt:
         attempt = Attempt(address=str(address), error=error, connected=connected, own=own)
         self._attempts[attempt.address] = attempt
+        return attempt
 
 
 async def _say_why(transport: trio.SocketStream, error: trio.BrokenResourceError) -> None:
