@@ -567,6 +567,12 @@ async def test_unknown_scope() -> None:
     assert (await failure_of(Target(host="fe80::1%nosuch0"))).cause is Cause.SCOPE_UNKNOWN
 
 
+async def test_needless_scope() -> None:
+    """An interface that is there is not said to be missing."""
+    [(_, name), *_] = socket.if_nameindex()
+    assert (await failure_of(Target(host=f"::1%{name}"))).cause is Cause.SCOPE_NEEDLESS
+
+
 @pytest.mark.parametrize("host", ["a..b", ".localhost", "ä" * 80, "x" * 80 + ".example"])
 async def test_names_that_no_name_server_is_asked_for(host: str) -> None:
     """A name that breaks the rules of names is malformed."""

@@ -305,10 +305,17 @@ def test_an_attempt_in_a_few_words(error: Exception, connected: bool, words: str
     assert str(Attempt(address="192.0.2.1", error=error, connected=connected)) == words
 
 
-def test_unknown_scope() -> None:
-    """An address that is not found is one with an interface that is not there."""
-    error = socket.gaierror(socket.EAI_NONAME, "?")
-    assert lookup_failed(error, host="fe80::1%nosuch").cause is Cause.SCOPE_UNKNOWN
+@pytest.mark.parametrize(
+    ("host", "cause"),
+    [
+        ("fe80::1%nosuch", Cause.SCOPE_UNKNOWN),
+        ("::1%lo", Cause.SCOPE_NEEDLESS),
+        ("2001:db8::1%nosuch", Cause.SCOPE_NEEDLESS),
+    ],
+)
+def test_scopes_that_are_not_found(host: str, cause: Cause) -> None:
+    """The interface of a link-local address is not there; no other address takes one."""
+    assert lookup_failed(socket.gaierror(socket.EAI_NONAME, "?"), host=host).cause is cause
 
 
 @pytest.mark.parametrize(

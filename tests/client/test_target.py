@@ -70,6 +70,14 @@ def test_what_a_person_means(
             None,
             "'HTTPS://me@[::1]:80/x?y#z' is a URL; write '[::1]:80'",
         ),
+        *(
+            (
+                url,
+                None,
+                f"'{url}' is not a valid host; give a name, an IPv4 address or an IPv6 address",
+            )
+            for url in ("http://", "http:///x", "http://:80/", "http://me@/", "http://two words/")
+        ),
         ("tcp://192.0.2.1:8746", None, "'tcp://192.0.2.1:8746' is a URL; write '192.0.2.1:8746'"),
         (
             "2001:db8:0:0:0:0:0:1:8746",

@@ -150,6 +150,10 @@ class Cause(enum.Enum):
         "the address names an interface that is not there",
         "write fe80::…%INTERFACE, with an interface of this machine",
     )
+    SCOPE_NEEDLESS = (
+        "only a link-local address (fe80::…) takes an interface",
+        "leave out the % and what follows it",
+    )
     NO_SUCH_VERSION = (
         "the host has {detail}",
         "leave out -4, -6 and --bind to use what addresses it has",
@@ -403,9 +407,14 @@ def _lookup_cause(host: str, error: Exception) -> Cause:
         case socket.gaierror():
             cause = _LOOKUP_CAUSES.get(error.errno or 0, Cause.OTHER)
             # No name has a %, so this was an address, and what was not found is its interface.
-            unknown_scope = cause is Cause.NAME_NOT_FOUND and "%" in host
-            return Cause.SCOPE_UNKNOWN if unknown_scope else cause
+            return _cause_of_scope(host) if cause is Cause.NAME_NOT_FOUND and "%" in host else cause
     return _transport_cause(error)
+
+
+def _cause_of_scope(address: str) -> Cause:
+    """Return what is wrong with an address whose scope the resolver does not take."""
+    is_link_local = ipaddress.ip_address(address).is_link_local
+    return Cause.SCOPE_UNKNOWN if is_link_local else Cause.SCOPE_NEEDLESS
 
 
 def _handshake_cause(root: BaseException) -> Cause:

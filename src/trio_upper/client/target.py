@@ -61,13 +61,14 @@ def split_host(host: str) -> tuple[str, str | None]:
     `ValueError`, with one clear sentence, for a URL and for misplaced brackets.
     """
     if url := _URL.match(host):
-        raise ValueError(f"{host!r} is a URL; write {url[1]!r}")
+        place = url[1]
+        raise ValueError(
+            f"{host!r} is a URL; write {place!r}" if _is_place(place) else _not_a_host(host)
+        )
     if host.startswith("["):
         name, closed, rest = host[1:].partition("]")
         if not closed or ":" not in name or (rest and not rest.startswith(":")):
-            raise ValueError(
-                f"{host!r} is not a valid host; brackets are for IPv6, as in [::1]:8746"
-            )
+            raise ValueError(_not_a_host(host, "brackets are for IPv6, as in [::1]:8746"))
         return name, rest[1:] if rest else None
     if host.count(":") == 1:
         name, _, port = host.partition(":")
@@ -97,6 +98,18 @@ def _port_number(port: str | int) -> int:
     return int(port)
 
 
+def _is_place(text: str) -> bool:
+    try:
+        parse_target(text, None)
+    except ValueError:
+        return False
+    return True
+
+
+def _not_a_host(host: str, instead: str = _VALID_HOSTS) -> str:
+    return f"{host!r} is not a valid host; {instead}"
+
+
 def _check_host(host: str) -> None:
     address, percent, scope = host.partition("%")
     if ":" in address or percent:
@@ -107,9 +120,7 @@ def _check_host(host: str) -> None:
         valid = bool(host.strip(".")) and all(_may_be_in_name(character) for character in host)
     if not valid:
         meant = with_brackets(host)
-        raise ValueError(
-            f"{host!r} is not a valid host; {f'write {meant}' if meant else _VALID_HOSTS}"
-        )
+        raise ValueError(_not_a_host(host, f"write {meant}") if meant else _not_a_host(host))
 
 
 def _is_numeric(family: int, address: str) -> bool:
