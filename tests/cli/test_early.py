@@ -1,12 +1,18 @@
-"""Signals that stop a server: which, and what becomes of those that come early."""
+"""Signals that stop the program: which, and what becomes of those that come early, or late."""
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
+from tests.helpers.waiting import TIMEOUT_SECONDS
 
 from trio_upper.cli.early import (
     Kept,
+    end_at_once,
     end_by_first_signal,
     keep_first_signals,
     keeping_signals,
@@ -90,19 +96,79 @@ def test_another_command_leaves_sigterm_ignored(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("_restored")
 def test_another_command_ends_by_the_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has done nothing yet; without a signal it goes on, with the handlers that were there."""
+    """It has done nothing yet; without a signal it goes on, until one comes."""
     ended: list[signal.Signals] = []
     monkeypatch.setattr("trio_upper.platform.end_with", ended.append)
     before = [signal.getsignal(number) for number in STOPPING]
     end_by_first_signal()
+    assert [signal.getsignal(number) for number in STOPPING] == before
     keep_first_signals()
     end_by_first_signal()
     assert ended == []
+    assert signal.getsignal(signal.SIGTERM) is end_at_once
+    signal.raise_signal(signal.SIGTERM)
+    assert ended == [signal.SIGTERM]
     keep_first_signals()
     signal.raise_signal(signal.SIGINT)
+    assert ended == [signal.SIGTERM]
     end_by_first_signal()
-    assert ended == [signal.SIGINT]
-    assert [signal.getsignal(number) for number in STOPPING] == before
+    assert ended == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_signal_raises_nothing_where_it_strikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no process is ended by a signal, it ends there and then."""
+
+    def exit_with(status: int) -> NoReturn:
+        sys.exit(128 + status)
+
+    codes: list[int] = []
+    monkeypatch.setattr("trio_upper.platform.end_with", exit_with)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    end_at_once(signal.SIGINT, None)
+    assert codes == [128 + signal.SIGINT]
+
+
+# Runs the program with two signals, one right after the other, at a certain point.
+TWICE = """if True:
+    import atexit, runpy, signal, sys
+    def strike():
+        for _ in range(2):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                print("raised", file=sys.stderr)
+                raise
+    class Striking:
+        def find_spec(self, name, *_):
+            if name == "trio":
+                strike()
+    if {loading}:
+        sys.meta_path.insert(0, Striking())
+    else:
+        atexit.register(strike)
+    runpy.run_module("trio_upper", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("loading", "words", "code"),
+    [
+        (True, ["ping", "::1"], -signal.SIGINT),
+        (False, ["client", "--help"], -signal.SIGINT),
+        (False, ["serve", "--help"], 0),
+    ],
+)
+def test_ctrl_c_while_the_program_loads_and_ends_shows_nothing(
+    loading: bool, words: list[str], code: int
+) -> None:
+    """However often it is pressed: the first one ends the process; a server has ended by then."""
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE.format(loading=loading), *words],
+        capture_output=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
 
 
 @pytest.mark.usefixtures("_restored")

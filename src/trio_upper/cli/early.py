@@ -5,6 +5,7 @@ word, show where it was or, as process 1 of a container, be ignored. So this mod
 all else, and loads next to nothing itself: even `trio_upper.platform` takes longer than Python.
 """
 
+import os
 import signal
 from collections.abc import Iterable
 
@@ -51,10 +52,31 @@ def _keeper() -> Kept | None:
     return handler if isinstance(handler, Kept) else None
 
 
+def end_at_once(number: int, _: object) -> None:
+    """End this process by a signal, right where it is: a handler of signals.
+
+    Nothing is raised, as Python's own handler of SIGINT does, for that shows wherever it strikes in
+    what is loading or ending, and a second time in what the first one has begun.
+    """
+    from trio_upper.platform import end_with
+
+    try:
+        end_with(signal.Signals(number))
+    except SystemExit as still_there:  # process 1 of a container, and Windows
+        os._exit(still_there.code)  # type: ignore[arg-type] # a number it is
+
+
 def keep_first_signals() -> None:
-    """Keep those that stop a server, while it is not known yet whether this is to be one."""
+    """Keep those that stop a server, while it is not known yet whether this is to be one.
+
+    When they are not kept any more, the first one ends this process at once.
+    """
     there = [getattr(signal, name) for name in STOP_SIGNAL_NAMES if hasattr(signal, name)]
-    Kept().keep(*_heeded(there))
+    heeded = _heeded(there)
+    for number in heeded:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_at_once)
+    Kept().keep(*heeded)
 
 
 def _heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
@@ -75,13 +97,11 @@ def end_by_first_signal() -> None:
 
     What whoever started it ignores is ignored, SIGTERM too.
     """
-    from trio_upper.platform import end_with
-
     if keeper := _keeper():
         keeper.restore()
         for number in keeper.signals:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                end_with(signal.Signals(number))
+                end_at_once(number, None)
 
 
 def stop_signals() -> list[signal.Signals]:

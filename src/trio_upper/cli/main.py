@@ -16,6 +16,7 @@ import click
 from trio_upper.cli.commands import cli
 from trio_upper.cli.early import end_by_first_signal, keeping_signals
 from trio_upper.cli.output import say
+from trio_upper.platform import end_with
 
 ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
@@ -104,8 +105,5 @@ def _run(words: Sequence[str]) -> int:
         say(error.format_message())
         code = error.exit_code
     except click.Abort:
-        # Ctrl-C while Trio did not run yet, or not any more.
-        from trio_upper.cli.signals import end_by
-
-        end_by(signal.SIGINT)
+        end_with(signal.SIGINT)  # Ctrl-C where no signal was kept from the start
     return code
