@@ -198,6 +198,56 @@ def test_a_value_from_the_environment_is_told_so(
     assert "from" not in complaint(capsys, "client", "--connect-timeout", "soon")
 
 
+@pytest.mark.parametrize(
+    ("command", "environment", "said", "variables"),
+    [
+        ("client x", {"PORT": "http"}, "'http' is not a valid port", "PORT"),
+        ("client", {"HOST": "x y"}, "'x y' is not a valid host", "HOST"),
+        ("client", {"HOST": "x:80", "PORT": "81"}, "has another port than", "HOST and {}PORT"),
+        ("client x:80", {"PORT": "http"}, None, ""),
+        ("client [x", {"PORT": "80"}, "brackets are for IPv6", ""),
+        ("client", {"QUIET": "1", "VERBOSE": "1"}, "-q and -v exclude", "QUIET and {}VERBOSE"),
+        ("client -v", {"QUIET": "1"}, "-q and -v exclude each other", "QUIET"),
+        ("client -6", {"IPV4": "1"}, "-4 and -6 exclude each other", "IPV4"),
+        ("client", {"BIND": "x"}, "'x' is not a valid address to connect from", "BIND"),
+        ("client -4", {"BIND": "::1"}, "cannot be used with IPv4", "BIND"),
+        ("client --bind ::1", {"IPV4": "1", "IPV6": "0"}, "cannot be used with IPv4", "IPV4"),
+        ("client --bind x", {"IPV4": "1"}, "'x' is not a valid address to connect from", ""),
+        ("client", {"TLS_FINGERPRINT": "x"}, "not a valid fingerprint", "TLS_FINGERPRINT"),
+        ("client --insecure", {"TLS_FINGERPRINT": "x"}, "one certificate", "TLS_FINGERPRINT"),
+        ("client", {"TLS_KEY": "x"}, "--tls-key needs --tls-cert", "TLS_KEY"),
+        ("ping x --jsonl", {"JSON": "1"}, "--json and --jsonl exclude each other", "JSON"),
+        ("ping x", {"COUNT": "0", "SIZE": "9"}, "--count must be at least 1", "COUNT"),
+        ("bench x", {"SIZE": "1", "JSON": "1"}, "--size must be from 2 to", "SIZE"),
+        ("serve --workers 3", {"MAX_CLIENTS": "2"}, "--max-clients 2 is less", "MAX_CLIENTS"),
+        ("serve --max-clients 2", {"WORKERS": "3"}, "--max-clients 2 is less", "WORKERS"),
+        ("serve --host ::1", {"PUBLIC": "1"}, "--public stands for all addresses", "PUBLIC"),
+        ("serve", {"TLS_CLIENT_CA": "x"}, "need --tls-cert", "TLS_CLIENT_CA"),
+    ],
+)
+def test_whatever_is_wrong_in_the_environment_is_told_so(
+    talking: Called,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    environment: dict[str, str],
+    said: str | None,
+    variables: str,
+) -> None:
+    """Also where several options contradict each other; those of the command line are known."""
+    words = command.split()
+    prefix = f"TRIO_UPPER_{words[0].upper()}_"
+    for name, value in environment.items():
+        monkeypatch.setenv(prefix + name, value)
+    if said is None:
+        assert run(*words) == CODE
+        return
+    text = complaint(capsys, *words)
+    assert said in text
+    assert (f" (from {prefix}{variables.format(prefix)}); see " in text) is bool(variables)
+    assert ("(from" in text) is bool(variables)
+
+
 def test_a_usage_error_without_a_context_names_the_program(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from trio_upper.cli.options import (
     ListeningPort,
     Seconds,
     Whole,
+    checking,
     connection_options,
     connection_settings,
     failing,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from trio_upper.cli.announcement import Announcement
+    from trio_upper.client.target import Target
     from trio_upper.server.certificates import ServerTLS
 
 # What the variables of all options begin with.
@@ -227,7 +229,7 @@ def serve(
     )
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
     told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
-    with failing(click.UsageError):
+    with checking("max_clients", "workers"):
         shares = supervise.share_out(told.max_clients, choose_workers(workers))
     announcement = announce(words, tls) if log_format == "text" else None
     with open_log(log_format, log_level) as log:
@@ -392,11 +394,9 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
     for; otherwise HOST is 127.0.0.1 and PORT 8746.
     """  # noqa: D301
     from trio_upper.cli import client as command
-    from trio_upper.client.target import parse_target
 
-    with failing(click.UsageError):
-        port = chosen_port(host, port)
-        target = parse_target(host, port)
+    port = chosen_port(host, port)
+    target = chosen_target(host, port)
     if options["quiet"] and options["verbose"]:
         raise click.UsageError("-q and -v exclude each other")
     settings = command.Options(**connection_settings(**options))
@@ -503,26 +503,33 @@ def check(host: str, port: str | None, **options: Any) -> int:
 
 
 def chosen_port(host: str | None, port: str | None) -> str | None:
-    """Return `port`, or None where the environment has it and the HOST that was typed carries one.
-
-    Error handling: `ValueError`, with one clear sentence, for a host that is malformed.
-    """
+    """Return `port`; None where the environment has it and the HOST that was typed carries one."""
     from trio_upper.client.target import split_host
 
     source = click.get_current_context().get_parameter_source
     if host and source("port") is ENVIRONMENT and source("host") is COMMAND_LINE:
-        return None if split_host(host.strip())[1] else port
+        with checking("host"):
+            return None if split_host(host.strip())[1] else port
     return port
+
+
+def chosen_target(host: str | None, port: str | None) -> "Target":
+    """Return where to connect to; each of the two is checked by itself, to tell which is wrong."""
+    from trio_upper.client.target import parse_target
+
+    with checking("host"):
+        parse_target(host, None)
+    with checking("port"):
+        parse_target(None, port)
+    with checking("host", "port"):
+        return parse_target(host, port)
 
 
 def measure(command: Any, host: str, port: str | None, options: dict[str, Any]) -> int:
     """Run `command`, the module of a measurement, with what the command line says."""
-    from trio_upper.client.target import parse_target
-
-    with failing(click.UsageError):
-        target = parse_target(host, chosen_port(host, port))
+    target = chosen_target(host, chosen_port(host, port))
     settings = connection_settings(as_json=options.pop("json"), **options)
-    with failing(click.UsageError):
+    with checking():
         checked = command.Options(**settings)
     code: int = command.run(target, checked)
     return code

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +21,8 @@ from trio_upper.platform import end_with
 
 ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
+_OPTION = re.compile(r"(?<![\w-])--?[a-z0-9][a-z0-9-]*")
+
 
 def explain(error: click.UsageError) -> str:
     """Return in one line what is wrong and where to read on.
@@ -27,11 +30,28 @@ def explain(error: click.UsageError) -> str:
     A value from the environment is named with its variable: it is not on the command line.
     """
     text = error.format_message().rstrip(".")
-    context, option = error.ctx, getattr(error, "param", None)
-    if context and option and context.get_parameter_source(option.name) is ENVIRONMENT:
-        text += f" (from {context.auto_envvar_prefix}_{option.name.upper()})"
+    context = error.ctx
+    if context and (variables := _variables(error, context)):
+        text += f" (from {' and '.join(variables)})"
     command = context.command_path if context else "trio-upper"
     return f"{text}{' See' if text.endswith('?') else '; see'} {command} --help"
+
+
+def _variables(error: click.UsageError, context: click.Context) -> list[str]:
+    """Return the variables that gave values to the parameters which `error` is about.
+
+    These are the ones that it knows, and the options in its text.
+    """
+    names = {*getattr(error, "names", ()), getattr(getattr(error, "param", None), "name", None)}
+    options = set(_OPTION.findall(error.message))
+    return [
+        f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
+        for parameter in context.command.params
+        if parameter.name
+        and (parameter.name in names or options & set(parameter.opts))
+        and context.get_parameter_source(parameter.name) is ENVIRONMENT
+        and context.params.get(parameter.name) is not False  # a flag that is not set
+    ]
 
 
 def wants_json(words: Sequence[str], environment: Mapping[str, str]) -> bool:

@@ -166,7 +166,9 @@ def connection_settings(
     context = None
     if tls or tls_ca or insecure or tls_fingerprint or tls_cert:
         context = _tls(tls_ca, insecure, tls_fingerprint, tls_cert, tls_key)
-    with failing(click.UsageError):
+    with checking("bind"):
+        ConnectSettings(bind=bind)
+    with checking("bind", "ipv4", "ipv6"):
         connection = ConnectSettings(
             connect_timeout=connect_timeout,
             wait=wait,
@@ -190,7 +192,7 @@ def _tls(
         raise click.UsageError(
             "--tls-fingerprint trusts one certificate; leave out --tls-ca and --insecure"
         )
-    with failing(click.UsageError):
+    with checking("tls_fingerprint"):
         trusted = parse_fingerprint(fingerprint) if fingerprint else None
     with failing():
         context = client_context(ca=ca, insecure=insecure, trusted=trusted, cert=cert, key=key)
@@ -199,10 +201,30 @@ def _tls(
     return context
 
 
+class WrongValue(click.UsageError):
+    """A usage error about the values of the parameters that are called `names`."""
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 @contextmanager
-def failing(kind: type[click.ClickException] = click.ClickException) -> Iterator[None]:
-    """Make a `ValueError` a line for the user, and the exit code of `kind`: 1, or 2 for usage."""
+def checking(*names: str) -> Iterator[None]:
+    """Make a `ValueError` a usage error about these parameters.
+
+    Options that its text names need not be given.
+    """
     try:
         yield
     except ValueError as error:
-        raise kind(str(error)) from error
+        raise WrongValue(str(error), names) from error
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Make a `ValueError` a line for the user, and exit code 1."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
