@@ -280,9 +280,7 @@ def choose_certificate(
         return cert, key, False
     if typed == (False, True):
         return None, key if is_typed("tls_key") else None, True
-    raise click.UsageError(
-        f"{given_as('tls_self_signed')} makes a certificate; leave out {given_as('tls_cert')}"
-    )
+    raise click.UsageError("--tls-self-signed makes a certificate; leave out --tls-cert")
 
 
 def server_tls(
@@ -298,9 +296,9 @@ def server_tls(
     Error handling: what cannot be used ends the program, with a line that says why.
     """
     if key and not cert:
-        raise click.UsageError(f"{given_as('tls_key')} needs --tls-cert")
+        raise click.UsageError("--tls-key needs --tls-cert")
     if client_ca and not (cert or self_signed):
-        raise click.UsageError(f"{given_as('tls_client_ca')} needs --tls-cert")
+        raise click.UsageError("--tls-client-ca needs --tls-cert")
     if not (cert or self_signed):
         return None
     from trio_upper.cli.announcement import own_addresses
@@ -347,21 +345,14 @@ def leave_listeners_alone(*options: str) -> None:
     context = click.get_current_context()
     given = [one for one in options if context.get_parameter_source(one) is not DEFAULT]
     if given and are_passed(os.environ):
-        names = " and ".join(map(given_as, given))
-        raise click.UsageError(f"the listeners are inherited (LISTEN_FDS); leave out {names}")
+        raise click.UsageError(
+            f"the listeners are inherited (LISTEN_FDS); leave out --{' and --'.join(given)}"
+        )
 
 
 def is_typed(option: str) -> bool:
     """Tell whether `option` of the command was given on the command line."""
     return click.get_current_context().get_parameter_source(option) is COMMAND_LINE
-
-
-def given_as(option: str) -> str:
-    """Return how `option` of the command was given: as its own name, or as its variable."""
-    context = click.get_current_context()
-    if context.get_parameter_source(option) is ENVIRONMENT:
-        return f"{context.auto_envvar_prefix}_{option}".upper()
-    return f"--{option}".replace("_", "-")
 
 
 @cli.command()
