@@ -1,6 +1,7 @@
 """The server's side of one conversation, on in-memory streams and in virtual time."""
 
 import math
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -303,6 +304,35 @@ async def test_a_reply_that_is_not_taken_as_a_whole_is_counted_as_far_as_it_was(
         await ours.send_all(b"hello")
     assert served.end is End.STALLED
     assert (served.conversation.received, served.conversation.sent) == (5, 1)
+
+
+class Long(bytearray):
+    """A reply of which can be seen that it is kept."""
+
+
+class Replying(AsClient):
+    """Has one reply to send, and waits for the client from then on."""
+
+    kept: list[weakref.ref[Long]]
+
+    async def next_reply(self, answer: Answer) -> Reply | None:
+        if self.kept:
+            return await super().next_reply(answer)
+        reply = Long(answer(b"x"))
+        self.kept.append(weakref.ref(reply))
+        return reply
+
+
+async def test_a_reply_that_was_sent_is_kept_no_longer() -> None:
+    """A client may be silent for hours after a long one."""
+    ours, theirs = memory_stream_pair()
+    client = Replying(theirs)
+    client.kept = []
+    async with serving(client):
+        assert await ours.receive_some() == b"X"
+        await wait_all_tasks_blocked()
+        assert [kept() for kept in client.kept] == [None]
+        await ours.send_eof()
 
 
 class Hesitating(AsClient):

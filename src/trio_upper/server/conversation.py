@@ -218,7 +218,7 @@ class Conversation:
                 goes_on = self._end is not End.STALLED and self._stream.has_unread()
                 reply = b"" if goes_on else None
 
-    async def _answer(self, reply: Reply) -> Reply | None:
+    async def _answer(self, reply: Reply | None) -> Reply | None:
         """Send `reply` and answer all that follows; None: the client has ended.
 
         Interrupted with a reply in hand, for its message came in the same instant, return it: it is
@@ -231,11 +231,11 @@ class Conversation:
                 self._unsent = len(reply)
                 await stream.send_reply(reply)
                 self._unsent = 0
-            next_reply = await stream.next_reply(answer)
-            if next_reply is None:
+            reply = None  # or it would stay in memory for as long as the client is silent
+            reply = await stream.next_reply(answer)
+            if reply is None:
                 await self._finish()
                 return None
-            reply = next_reply
             if self._interrupted:
                 return reply
 
