@@ -1,5 +1,6 @@
 """The server's streams: what Trio demands of streams, and TLS with an end that can be heard."""
 
+import ctypes
 import errno
 import socket
 import ssl
@@ -13,7 +14,7 @@ import pytest
 import trio
 from tests.helpers.certificates import ca_file, issue, pair_file
 from tests.helpers.sockets import socket_pair
-from tests.helpers.streams import AsClient
+from tests.helpers.streams import AsClient, upper
 from tests.helpers.waiting import TIMEOUT_SECONDS
 from trio.testing import (
     MockClock,
@@ -23,6 +24,7 @@ from trio.testing import (
 )
 
 from trio_upper.platform import open_edge_poller, unacknowledged_bytes
+from trio_upper.protocol import Responder
 from trio_upper.server import streams as streams_module
 from trio_upper.server.poller import PolledStream, Poller
 from trio_upper.server.streams import (
@@ -30,6 +32,7 @@ from trio_upper.server.streams import (
     READ_BYTES,
     PlainStream,
     Reply,
+    SharedTLS,
     TLSStream,
     take_socket,
 )
@@ -305,7 +308,7 @@ async def tls(contexts: Contexts) -> AsyncGenerator[TLSPair]:
     """Give a server's and a client's end after the handshake, and the client's bare transport."""
     ours, theirs = memory_stream_pair()
     transport = AsClient(theirs)
-    server = TLSStream(transport, contexts[0])
+    server = TLSStream(transport, SharedTLS(contexts[0]))
     client: trio.SSLStream[trio.abc.Stream]
     client = trio.SSLStream(ours, contexts[1], server_hostname="localhost", https_compatible=False)
     async with trio.open_nursery() as nursery:
@@ -431,11 +434,137 @@ async def test_a_tls_message_that_comes_with_the_handshake_is_answered(contexts:
     """What was received already does not wait for more."""
     async with tls(contexts) as (server, client, _):
         await client.send_all(b"early")
-        server._incoming.write(await server._transport.receive_some())
+        server._unread += await server._transport.receive_some()
         reply = await server.next_reply(in_upper_case)
         assert reply
         await server.send_reply(reply)
         assert await client.receive_some() == b"EARLY"
+
+
+class MallocInfo(ctypes.Structure):
+    """What mallinfo2(3) returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+    hblkhd: int
+    uordblks: int
+
+
+def allocated() -> int:
+    """Return how many bytes are allocated, by OpenSSL too, of which tracemalloc knows nothing."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, TypeError):
+        pytest.skip("this C library does not tell what is allocated")
+    mallinfo2.restype = MallocInfo
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+class InPieces(AsClient):
+    """Receives as much at once as a socket does."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await super().receive_some(max_bytes or READ_BYTES)
+
+
+async def greeted(shared: SharedTLS, context: ssl.SSLContext) -> tuple[TLSStream, trio.abc.Stream]:
+    """Return a server's and a client's end after the handshake, and one message."""
+    ours, theirs = memory_stream_pair()
+    server = TLSStream(InPieces(theirs), shared)
+    client: trio.SSLStream[trio.abc.Stream]
+    client = trio.SSLStream(ours, context, server_hostname="localhost", https_compatible=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.do_handshake)
+        await client.do_handshake()
+    await converse(server, client, b"x")
+    return server, client
+
+
+async def converse(server: TLSStream, client: trio.abc.Stream, message: bytes) -> None:
+    """Send `message` as one piece, and receive its reply."""
+    await client.send_all(message)
+    responder, rest = Responder(), upper(message)
+    while rest:
+        if responder.received < len(message) and (
+            reply := await server.next_reply(responder.answer)
+        ):
+            await server.send_reply(reply)
+        received = await client.receive_some()
+        assert rest.startswith(received)
+        rest = rest[len(received) :]
+
+
+@pytest.mark.parametrize("letter", ["x", "\u0390"])
+async def test_an_idle_tls_client_costs_little_also_after_bulk(
+    contexts: Contexts, letter: str
+) -> None:
+    """At most 30 KiB, whatever it sent before; the second letter triples."""
+    shared = SharedTLS(contexts[0])
+    pairs = [await greeted(shared, contexts[1]) for _ in range(8)]
+    for server, client in pairs:
+        await converse(server, client, letter.encode() * (READ_BYTES // len(letter.encode())))
+    clients = [client for _, client in pairs]
+    before = allocated()
+    del server, pairs
+    assert 4 * 1024 < (before - allocated()) / len(clients) <= 30 * 1024
+
+
+@pytest.mark.parametrize("letter", ["x", "\u0390"])
+async def test_a_tls_client_that_receives_nothing_pins_little_memory(
+    contexts: Contexts, letter: str
+) -> None:
+    """At most 256 KiB, as without TLS, with all that OpenSSL has, half a record among it."""
+    shared = SharedTLS(contexts[0])
+    server, client = await greeted(shared, contexts[1])
+    message = letter.encode() * (1024 // len(letter.encode()))
+    await converse(server, client, message)
+    for _ in range(READ_BYTES // len(message)):
+        await client.send_all(message)
+    reply = await server.next_reply(Responder().answer)
+    assert reply
+    assert len(reply) > READ_BYTES // 2
+    before = allocated()
+    del server, reply
+    assert READ_BYTES // 2 < before - allocated() <= 256 * 1024
+
+
+@pytest.mark.parametrize("ending", ["ends", "breaks"])
+async def test_what_one_tls_client_leaves_does_not_come_to_another(
+    contexts: Contexts, ending: str
+) -> None:
+    """They share how to OpenSSL: nothing is in it between two steps, nor after a bug in one."""
+
+    def stumble(_: bytes | bytearray) -> Reply:
+        raise ZeroDivisionError
+
+    shared = SharedTLS(contexts[0])
+    server, client = await greeted(shared, contexts[1])
+    other = await greeted(shared, contexts[1])
+    for _ in range(2):
+        await client.send_all(b"message")
+    if ending == "breaks":
+        with pytest.raises(ZeroDivisionError):
+            await server.next_reply(stumble)
+    else:
+        with trio.move_on_after(0):
+            await server.receive_some(3)
+    assert not shared.incoming.pending
+    assert not shared.outgoing.pending
+    await converse(*other, b"hi")
 
 
 @pytest.mark.parametrize("receive", ["receive_some", "next_reply"])

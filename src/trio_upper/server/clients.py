@@ -16,7 +16,7 @@ from trio_upper.server.conversation import (
     send_and_end,
 )
 from trio_upper.server.events import Log
-from trio_upper.server.streams import ClientStream, TLSStream
+from trio_upper.server.streams import ClientStream, SharedTLS, TLSStream
 
 if TYPE_CHECKING:
     import ssl
@@ -60,7 +60,7 @@ class Clients:
     ) -> None:
         """Timeouts are in seconds, and 0 means never; `tls` None serves plain TCP."""
         self._log = log
-        self._tls = tls
+        self._tls = SharedTLS(tls) if tls else None
         self._limits = Limits(
             quiet_seconds=idle_timeout or math.inf,
             stalled_seconds=write_timeout or math.inf,

@@ -6,6 +6,8 @@ import socket
 import ssl
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -18,10 +20,16 @@ READ_BYTES = 80 * 1024
 # Bytes of text in one record of TLS (RFC 8446, section 5.1); more cannot be decrypted at once.
 RECORD_BYTES = 16 * 1024
 
+# When the reply over TLS to what one read has brought is as long as this, it is sent before the
+# rest of that is answered: both together, with what OpenSSL has, stay below 256 KiB.
+ENOUGH_BYTES = 128 * 1024
+
 # How long a TLS client has to answer our closing alert with its own.
 CLOSE_ANSWER_SECONDS = 0.25
 
 Reply = bytes | bytearray | memoryview
+
+Result = TypeVar("Result")
 
 # A piece of the request in, its reply out: `Responder.answer`.
 Answer = Callable[[bytes | bytearray], Reply]
@@ -183,6 +191,19 @@ class PlainStream(ClientStream):
         return trio.BrokenResourceError(str(error))
 
 
+class SharedTLS:
+    """What the TLS streams of one server, in one thread, share: `context`, and how to OpenSSL.
+
+    A memory BIO never shrinks. With two of its own a client would keep for life what its largest
+    message took; so all have the same two, which are empty whenever another task may run.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+
+
 class TLSStream(ClientStream):
     """The server's side of TLS over `transport`.
 
@@ -196,57 +217,87 @@ class TLSStream(ClientStream):
     Error handling: what OpenSSL has against the client is a `trio.BrokenResourceError`.
     """
 
-    __slots__ = ("_client_ended", "_incoming", "_outgoing", "_sending_ended", "_tls", "_transport")
+    __slots__ = (
+        "_client_ended",
+        "_sending_ended",
+        "_shared",
+        "_tls",
+        "_transport",
+        "_unread",
+        "_unsent",
+    )
 
-    def __init__(self, transport: ClientStream, context: ssl.SSLContext) -> None:
+    def __init__(self, transport: ClientStream, shared: SharedTLS) -> None:
         self._transport = transport
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._shared = shared
+        self._tls = shared.context.wrap_bio(shared.incoming, shared.outgoing, server_side=True)
+        self._unread = b""  # by OpenSSL
+        self._unsent = b""
         self._client_ended = False
         self._sending_ended = False
 
     async def do_handshake(self) -> None:
         """Shake hands; the caller sets the deadline."""
         while not self._is_done(self._tls.do_handshake):
-            await self._send_outgoing()
-            if data := await self._transport.receive_some():
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
-        await self._send_outgoing()
+            await self._send_unsent()
+            if not (data := await self._transport.receive_some()):
+                raise trio.BrokenResourceError("the connection ended") from _Closed()
+            self._unread += data
+        await self._send_unsent()
+
+    def _use(self, operation: Callable[[], Result]) -> Result:
+        """Have OpenSSL do `operation` on what is unread; what it has for the client is unsent."""
+        incoming, outgoing = self._shared.incoming, self._shared.outgoing
+        incoming.write(self._unread)
+        try:
+            return operation()
+        finally:
+            self._unread = incoming.read()
+            self._unsent += outgoing.read()
 
     def _is_done(self, operation: Callable[[], object]) -> bool:
         """Go on with `operation`; return False if it needs more from the client."""
         try:
-            operation()
+            self._use(operation)
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError as error:
             raise trio.BrokenResourceError(str(error)) from error
         return True
 
-    async def _send_outgoing(self) -> None:
-        if data := self._outgoing.read():
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, b""
+        return unsent
+
+    async def _send_unsent(self) -> None:
+        if data := self._take_unsent():
             await self._transport.send_all(data)
 
     async def next_reply(self, answer: Answer) -> Reply | None:
         """Wait for the client, as `ClientStream.next_reply`; what it returns is encrypted."""
+        shared = self._shared
+
+        def answer_unread() -> None:
+            while (
+                shared.incoming.pending
+                and shared.outgoing.pending < ENOUGH_BYTES
+                and (text := self._decrypt(RECORD_BYTES))
+            ):
+                self._encrypt(answer(text))
 
         def answer_encrypted(data: bytes | bytearray) -> Reply:
-            self._incoming.write(data)
-            while self._incoming.pending and (text := self._decrypt(RECORD_BYTES)):
-                self._encrypt(answer(text))
-            if self._client_ended:
-                raise _ClientEnded
-            return self._outgoing.read()
+            self._unread += data
+            self._use(answer_unread)
+            if self._unread or self._client_ended:
+                raise _NeedsThought
+            return self._take_unsent()
 
         try:
-            reply: Reply | None = answer_encrypted(b"")  # what came with the handshake
+            reply: Reply | None = answer_encrypted(b"")  # the rest of an earlier read
             if not reply:
                 reply = await self._transport.next_reply(answer_encrypted)
-        except _ClientEnded:
-            return self._outgoing.read() or None
+        except _NeedsThought:
+            return self._take_unsent() or None
         if reply is None:
             raise trio.BrokenResourceError("the connection ended without a closing alert")
         return reply
@@ -256,7 +307,10 @@ class TLSStream(ClientStream):
         await self._transport.send_all(reply)
 
     def _decrypt(self, max_bytes: int) -> bytes:
-        """Return what has come; empty if that is nothing yet, or the closing alert."""
+        """Return what has come; empty if that is nothing yet, or the closing alert.
+
+        Called by an operation of `_use`.
+        """
         try:
             text = self._tls.read(max_bytes)
         except ssl.SSLWantReadError:
@@ -267,13 +321,14 @@ class TLSStream(ClientStream):
         return text
 
     def _encrypt(self, data: Reply) -> None:
+        """Encrypt `data`; called by an operation of `_use`."""
         while data:
             data = memoryview(data)[self._tls.write(data) :]  # it takes one record at a time
 
     async def send_all(self, data: Reply) -> None:
         """Encrypt `data` and send it."""
-        self._encrypt(data)
-        await self._send_outgoing()
+        self._use(partial(self._encrypt, data))
+        await self._send_unsent()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport has room for more."""
@@ -283,11 +338,12 @@ class TLSStream(ClientStream):
         """Return what has come; empty when the client has ended its side by a closing alert."""
         if self._sending_ended:
             return await self._transport.receive_some(max_bytes)
-        while not (text := self._decrypt(max_bytes or RECORD_BYTES)) and not self._client_ended:
-            await self._send_outgoing()
+        size = max_bytes or RECORD_BYTES
+        while not (text := self._use(partial(self._decrypt, size))) and not self._client_ended:
+            await self._send_unsent()
             if not (data := await self._transport.receive_some()):
                 raise trio.BrokenResourceError("the connection ended without a closing alert")
-            self._incoming.write(data)
+            self._unread += data
         return text
 
     @property
@@ -311,11 +367,11 @@ class TLSStream(ClientStream):
         ):
             # What the client still sends makes this fail after the alert has gone out.
             while not self._is_done(self._tls.unwrap):
-                await self._send_outgoing()
+                await self._send_unsent()
                 if not (data := await self._transport.receive_some()):
                     break
-                self._incoming.write(data)
-            await self._send_outgoing()
+                self._unread += data
+            await self._send_unsent()
         self._sending_ended = True
         await self._transport.send_eof()
 
@@ -326,5 +382,11 @@ class TLSStream(ClientStream):
                 await self.send_eof()
 
 
-class _ClientEnded(Exception):
-    """The client has sent its closing alert."""
+class _NeedsThought(Exception):
+    """The answering step leaves a reply to its task: it was the last, or there is more to do."""
+
+
+class _Closed(ssl.SSLEOFError):
+    """The client has closed the connection in its handshake."""
+
+    reason = "UNEXPECTED_EOF_WHILE_READING"
