@@ -577,10 +577,27 @@ async def test_what_is_no_tls_breaks_the_stream(contexts: Contexts, receive: str
             await ours.send_eof()
             attempts: dict[str, Callable[[], Awaitable[object]]] = {
                 "receive_some": server.receive_some,
-                "next_reply": partial(server.next_reply, in_upper_case),
+                "next_reply": partial(answer, server),
             }
             with pytest.raises(trio.BrokenResourceError, match=complaint):
                 await attempts[receive]()
+
+
+async def test_a_tls_message_that_comes_with_garbage_is_answered(contexts: Contexts) -> None:
+    """Both were received at once: first the reply, and OpenSSL's alert; then the error."""
+    async with tls(contexts) as (server, client, ours):
+        await client.send_all(b"last")
+        await ours.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        reply = await server.next_reply(in_upper_case)
+        assert reply
+        await server.send_reply(reply)
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError, match="SSL"):
+                await server.next_reply(in_upper_case)
+        assert await client.receive_some() == b"LAST"
+        with pytest.raises(trio.BrokenResourceError) as told:
+            await client.receive_some()
+        assert "ALERT_BAD_RECORD_MAC" in str(told.value.__cause__)
 
 
 async def test_a_tls_client_that_ended_its_transport_is_not_waited_for(

@@ -219,6 +219,7 @@ class TLSStream(ClientStream):
 
     __slots__ = (
         "_client_ended",
+        "_failure",
         "_sending_ended",
         "_shared",
         "_tls",
@@ -234,6 +235,7 @@ class TLSStream(ClientStream):
         self._unread = b""  # by OpenSSL
         self._unsent = b""
         self._client_ended = False
+        self._failure = ""
         self._sending_ended = False
 
     async def do_handshake(self) -> None:
@@ -274,7 +276,10 @@ class TLSStream(ClientStream):
             await self._transport.send_all(data)
 
     async def next_reply(self, answer: Answer) -> Reply | None:
-        """Wait for the client, as `ClientStream.next_reply`; what it returns is encrypted."""
+        """Wait for the client, as `ClientStream.next_reply`; what it returns is encrypted.
+
+        What came before a record that is broken is answered; the next call raises the error.
+        """
         shared = self._shared
 
         def answer_unread() -> None:
@@ -287,8 +292,12 @@ class TLSStream(ClientStream):
 
         def answer_encrypted(data: bytes | bytearray) -> Reply:
             self._unread += data
-            self._use(answer_unread)
-            if self._unread or self._client_ended:
+            try:
+                self._use(answer_unread)
+            except trio.BrokenResourceError as error:
+                self._unread = b""
+                self._failure = str(error)
+            if self._unread or self._client_ended or self._failure:
                 raise _NeedsThought
             return self._take_unsent()
 
@@ -297,7 +306,10 @@ class TLSStream(ClientStream):
             if not reply:
                 reply = await self._transport.next_reply(answer_encrypted)
         except _NeedsThought:
-            return self._take_unsent() or None
+            reply = self._take_unsent() or None
+            if reply is None and self._failure:
+                raise trio.BrokenResourceError(self._failure) from None
+            return reply
         if reply is None:
             raise trio.BrokenResourceError("the connection ended without a closing alert")
         return reply
