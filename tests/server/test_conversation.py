@@ -268,6 +268,34 @@ async def test_what_comes_between_the_interruption_and_the_notice_is_answered(
     assert served.end is End.EOF
 
 
+class Sluggish(AsClient):
+    """Does not take a reply at once, and has its own way to write the last one."""
+
+    def on_wire(self, reply: Reply) -> Reply:
+        return bytes(reply).hex().encode()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().send_all(data)
+
+
+async def test_an_end_in_the_instant_of_the_notice_loses_no_part_of_a_character(
+    autojump_clock: MockClock,
+) -> None:
+    """What was held back of it is sent, though the end came when the time was up."""
+    ours, theirs = memory_stream_pair()
+    async with serving(Sluggish(theirs)) as served:
+        served.limits = NO_LIMITS
+        await ours.send_all(b"a\xc3")
+        await trio.sleep(2 * TICK)  # of virtual time: its progress is inspected
+        # Both in one turn of the scheduler: the reader is woken with the end, then interrupted.
+        ours.send_stream.close()
+        served.conversation.inspect(math.inf, LIMITS)
+        assert await receive_all(ours) == b"Ac3"
+    assert served.end is End.EOF
+    assert served.conversation.sent == served.conversation.received == 2
+
+
 class Busy(AsClient):
     """Sends replies itself, as the poller does, and takes a while to return."""
 

@@ -327,6 +327,16 @@ async def test_tls_carries_bytes_both_ways(contexts: Contexts) -> None:
         assert await client.receive_some() == b"HI"
 
 
+async def test_a_tls_reply_can_be_encrypted_before_it_is_sent(contexts: Contexts) -> None:
+    """The last one is, which nobody asks for; when there is none, it is no record either."""
+    async with tls(contexts) as (server, client, _):
+        reply = server.on_wire(b"\xc3")
+        assert len(reply) > 1
+        await server.send_reply(reply)
+        assert await client.receive_some() == b"\xc3"
+        assert server.on_wire(b"") == b""
+
+
 async def test_tls_knows_what_its_transport_knows(contexts: Contexts) -> None:
     """What lies unread, and what was delivered, is a matter of the socket."""
     async with tls(contexts) as (server, _, _):

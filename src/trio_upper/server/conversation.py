@@ -221,6 +221,7 @@ class Conversation:
     async def _answer(self, reply: Reply | None) -> Reply | None:
         """Send `reply` and answer all that follows; None: the client has ended.
 
+        What was held back of a last character goes back as it is, then the end is found again.
         Interrupted with a reply in hand, for its message came in the same instant, return it: it is
         sent under a new scope, for in a cancelled one it would be lost.
         """
@@ -234,18 +235,12 @@ class Conversation:
             reply = None  # or it would stay in memory for as long as the client is silent
             reply = await stream.next_reply(answer)
             if reply is None:
-                await self._finish()
-                return None
+                self._end, self._notice = End.EOF, b""
+                reply = stream.on_wire(self._responder.finish())
+                if not reply:
+                    return None
             if self._interrupted:
                 return reply
-
-    async def _finish(self) -> None:
-        """Answer the end: what was held back of a last character goes back as it is."""
-        self._end, self._notice = End.EOF, b""
-        if tail := self._responder.finish():
-            self._unsent = len(tail)
-            await self._stream.send_all(tail)
-            self._unsent = 0
 
     async def _send_notice(self) -> None:
         with trio.move_on_after(LINGER_SECONDS):

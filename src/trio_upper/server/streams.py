@@ -54,8 +54,12 @@ class ClientStream(trio.abc.HalfCloseableStream):
         data = await self.receive_some()
         return answer(data) if data else None
 
+    def on_wire(self, reply: Reply) -> Reply:
+        """Return `reply` as it is on the wire, for `send_reply`."""
+        return reply
+
     async def send_reply(self, reply: Reply) -> None:
-        """Send what `next_reply` returned."""
+        """Send what `next_reply` or `on_wire` returned."""
         await self.send_all(reply)
 
     @property
@@ -314,8 +318,13 @@ class TLSStream(ClientStream):
             raise trio.BrokenResourceError("the connection ended without a closing alert")
         return reply
 
+    def on_wire(self, reply: Reply) -> Reply:
+        """Return `reply` encrypted."""
+        self._use(partial(self._encrypt, reply))
+        return self._take_unsent()
+
     async def send_reply(self, reply: Reply) -> None:
-        """Send what `next_reply` returned."""
+        """Send what `next_reply` or `on_wire` returned."""
         await self._transport.send_all(reply)
 
     def _decrypt(self, max_bytes: int) -> bytes:
