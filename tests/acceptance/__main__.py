@@ -39,7 +39,8 @@ from tests.acceptance import (
 )
 from tests.acceptance.gate import FULL, SMALL, Gate, Row, Sizes, Verdict, attempt
 from tests.acceptance.table import make_console, page, show
-from trio_upper.cli.signals import end_by, until_signal
+from trio_upper.cli.signals import until_signal
+from trio_upper.platform import end_with
 
 MODULES = (
     crowd,
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = sizes_of(options)
     rows = trio.run(until_signal, partial(try_all, gates, sizes))
     if isinstance(rows, signal.Signals):
-        end_by(rows)
+        end_with(rows)
     if options.output is not None:
         options.output.write_text(page(rows, sizes), encoding="utf-8")
     return int(any(row.verdict is Verdict.BROKEN for row in rows))

@@ -83,7 +83,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     bound_runs(monkeypatch)
     monkeypatch.setattr(bench, "open_connection", made.open_connection)
     monkeypatch.setattr(bench, "open_output", lambda: made.output)
-    monkeypatch.setattr("trio_upper.cli.run.end_by", kill)
+    monkeypatch.setattr("trio_upper.cli.run.end_with", kill)
     monkeypatch.setattr(bench, "raise_descriptor_limit", made.raise_descriptor_limit)
     return made
 

@@ -123,7 +123,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     bound_runs(monkeypatch)
     monkeypatch.setattr(checks, "open_connection", made.open_connection)
     monkeypatch.setattr(check, "open_output", lambda: made.output)
-    monkeypatch.setattr("trio_upper.cli.run.end_by", kill)
+    monkeypatch.setattr("trio_upper.cli.run.end_with", kill)
     return made
 
 

@@ -106,7 +106,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(client, "open_connection", made.open_connection)
     monkeypatch.setattr(client, "open_input", made.open_input)
     monkeypatch.setattr(client, "open_output", made.open_output)
-    monkeypatch.setattr("trio_upper.cli.run.end_by", kill)
+    monkeypatch.setattr("trio_upper.cli.run.end_with", kill)
     return made
 
 

@@ -130,7 +130,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     bound_runs(monkeypatch)
     monkeypatch.setattr(dialogue, "open_prompt", made.open_prompt)
     monkeypatch.setattr(client, "open_connection", made.open_connection)
-    monkeypatch.setattr("trio_upper.cli.run.end_by", kill)
+    monkeypatch.setattr("trio_upper.cli.run.end_with", kill)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return made
 

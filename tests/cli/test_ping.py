@@ -74,7 +74,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     bound_runs(monkeypatch)
     monkeypatch.setattr(ping, "open_connection", made.open_connection)
     monkeypatch.setattr(ping, "open_output", lambda: made.output)
-    monkeypatch.setattr("trio_upper.cli.run.end_by", kill)
+    monkeypatch.setattr("trio_upper.cli.run.end_with", kill)
     return made
 
 

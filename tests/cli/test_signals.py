@@ -128,8 +128,8 @@ def test_the_process_ends_by_the_signal_itself(number: signal.Signals) -> None:
     """
     program = f"""if True:
         import signal
-        from trio_upper.cli.signals import end_by
-        end_by(signal.{number.name})
+        from trio_upper.platform import end_with
+        end_with(signal.{number.name})
     """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_SECONDS, check=False

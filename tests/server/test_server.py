@@ -403,6 +403,25 @@ async def test_a_server_that_is_stopped_before_it_listens_reports_no_address(
     assert events.calls == []
 
 
+async def test_a_server_that_is_cut_while_it_opens_its_listeners_reports_no_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second signal comes early, too."""
+    events = CapturingLogger()
+    server = Server(ServerSettings(port=0), structlog.wrap_logger(events, processors=[]))
+
+    async def listen(*_: object, **__: object) -> None:
+        server.cut()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("trio_upper.server.server.listen", listen)
+    with trio.fail_after(TIMEOUT_SECONDS):
+        async with trio.open_nursery() as nursery:
+            assert await nursery.start(server.run) == []
+    assert server.totals == Totals()
+    assert events.calls == []
+
+
 async def test_a_server_that_is_stopped_before_it_listens_returns_its_totals() -> None:
     """Like any other."""
     server = Server(ServerSettings(port=0), structlog.wrap_logger(CapturingLogger()))

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trio_upper.cli.output import say, sole_error
-from trio_upper.cli.signals import end_by
-from trio_upper.platform import OUTPUT_CLOSED
+from trio_upper.platform import OUTPUT_CLOSED, end_with
 from trio_upper.stdio.streams import OutputClosed, OutputError
 
 Ending = int | signal.Signals
@@ -65,5 +64,5 @@ def _run(job: Callable[[], Awaitable[Ending]]) -> Ending:
 def leave(ending: Ending) -> int:
     """Return an exit code as it is; a signal ends this process."""
     if isinstance(ending, signal.Signals):
-        end_by(ending)
+        end_with(ending)
     return ending

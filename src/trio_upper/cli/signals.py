@@ -1,12 +1,12 @@
-"""Signals under Trio: which to receive, what they cancel, and how to end by one."""
+"""Signals under Trio: which to receive, and what they cancel."""
 
 import signal
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import trio
 
-from trio_upper.platform import STOP_SIGNALS, end_with
+from trio_upper.platform import STOP_SIGNALS
 
 Result = TypeVar("Result")
 
@@ -38,8 +38,3 @@ async def until_signal(job: Callable[[], Awaitable[Result]]) -> Result | signal.
             result = await job()
             nursery.cancel_scope.cancel()
     return result if received is None else received
-
-
-def end_by(number: signal.Signals) -> NoReturn:
-    """End this process by the signal itself, so that the shell sees what ended it."""
-    end_with(number)

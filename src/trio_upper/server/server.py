@@ -112,6 +112,7 @@ class Server:
             return self.totals
         inherited = len(self._settings.inherited)  # open already, but for their backlogs
         self._limit_capacity(2 * len(addresses) + inherited)
+        listening: list[tuple[str, int]] = []
         async with trio.open_nursery() as background:
             background.start_soon(self._inspect_clients)
             if edge_poller := open_edge_poller():
@@ -121,9 +122,12 @@ class Server:
                 async with trio.open_nursery() as self._tasks:
                     with self._serving_the_rest():
                         async with trio.open_nursery() as listeners:
-                            task_status.started(await self._listen(listeners, addresses))
+                            listening = await self._listen(listeners, addresses)
+                            task_status.started(listening)
                             await self._stopping.wait()
                             listeners.cancel_scope.cancel()
+            if not listening:
+                task_status.started([])
             background.cancel_scope.cancel()
         return self.totals
 
