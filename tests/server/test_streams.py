@@ -376,6 +376,16 @@ async def test_a_tls_notice_survives_messages_under_way(
     assert trio.current_time() <= CLOSE_ANSWER_SECONDS
 
 
+async def test_a_tls_client_that_has_sent_more_gets_the_closing_alert(contexts: Contexts) -> None:
+    """As one that is refused: its first message came with the handshake, and nobody reads it."""
+    async with tls(contexts) as (server, client, _):
+        await client.send_all(b"read")
+        await client.send_all(b"not read")
+        assert await server.receive_some() == b"read"
+        await server.send_eof()
+        assert await client.receive_some() == b""
+
+
 async def test_a_tls_peer_that_does_not_answer_the_end_is_not_waited_for(
     contexts: Contexts,
     autojump_clock: MockClock,

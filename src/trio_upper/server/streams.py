@@ -386,12 +386,13 @@ class TLSStream(ClientStream):
             trio.move_on_after(CLOSE_ANSWER_SECONDS),
             contextlib.suppress(trio.BrokenResourceError),
         ):
-            # What the client still sends makes this fail after the alert has gone out.
-            while not self._is_done(self._tls.unwrap):
-                await self._send_unsent()
-                if not (data := await self._transport.receive_some()):
-                    break
-                self._unread += data
+            # What the client still sends makes this fail, before the alert is out if it has come.
+            with contextlib.suppress(trio.BrokenResourceError):
+                while not self._is_done(self._tls.unwrap):
+                    await self._send_unsent()
+                    if not (data := await self._transport.receive_some()):
+                        break
+                    self._unread += data
             await self._send_unsent()
         self._sending_ended = True
         await self._transport.send_eof()
