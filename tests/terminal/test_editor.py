@@ -6,6 +6,8 @@ import re
 import signal
 import stat
 import termios
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,7 @@ from trio_upper.platform import terminal
 from trio_upper.terminal.console import HungUp, Interrupted
 from trio_upper.terminal.editor import Entry, open_prompt
 from trio_upper.terminal.history import LINE_CHARACTERS, open_history
+from trio_upper.terminal.lease import Lease
 from trio_upper.terminal.screen import TICK_SECONDS
 
 
@@ -327,6 +330,31 @@ async def test_the_prompt_comes_back_after_a_stop(monkeypatch: pytest.MonkeyPatc
         await person.sees("half")
         await person.types("!\r")
         assert await take(conversation, 1) == [b"half!\n"]
+
+
+async def test_a_terminal_changes_hands_in_the_thread_that_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is drawn in between, to stay: a key that was pressed is drawn some time later."""
+    changes: list[tuple[str, str]] = []
+    resumed = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    give_back, take_again = Lease.give_back, Lease.take_again
+
+    def noted(change: Callable[[Lease], bool], lease: Lease) -> bool:
+        changes.append((change.__name__, threading.current_thread().name))
+        if change is take_again:
+            token.run_sync_soon(resumed.set)
+        return change(lease)
+
+    async with at_prompt() as (person, prompt), prompt.converse(LABEL):
+        await person.sees(DRAWN)
+        monkeypatch.setattr(terminal, "stop_job", int)
+        monkeypatch.setattr(Lease, "give_back", lambda lease: noted(give_back, lease))
+        monkeypatch.setattr(Lease, "take_again", lambda lease: noted(take_again, lease))
+        signal.raise_signal(signal.SIGTSTP)
+        await resumed.wait()
+        assert changes == [("give_back", "asyncio"), ("take_again", "asyncio")]
 
 
 async def test_a_stop_between_two_prompts(monkeypatch: pytest.MonkeyPatch) -> None:

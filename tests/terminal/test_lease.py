@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -167,11 +167,12 @@ class Screen:
         self.told: list[str] = []
         self.resumed = trio.Event()
 
-    async def leave(self) -> None:
+    async def leave(self, give_back: Callable[[], object]) -> None:
         self.told.append("leave")
+        give_back()
 
-    async def resume(self, *, elsewhere: bool) -> None:
-        self.told.append("elsewhere" if elsewhere else "here")
+    async def resume(self, take_again: Callable[[], bool]) -> None:
+        self.told.append("elsewhere" if take_again() else "here")
         self.resumed.set()
 
 

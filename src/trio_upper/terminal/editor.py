@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,13 +112,13 @@ class Editor:
         with suppress(EOFError):
             await self._asyncio.run(self._edit, entry, typing)
 
-    async def leave(self) -> None:
-        """Take the prompt off the screen: the job is about to stop."""
-        await self._asyncio.run_hurried(self._erase)
+    async def leave(self, give_back: Callable[[], object]) -> None:
+        """Take the prompt off the screen and give the terminal back: the job is about to stop."""
+        await self._asyncio.run_hurried(partial(self._erase, give_back))
 
-    async def resume(self, *, elsewhere: bool) -> None:
-        """Draw the prompt where the cursor is; `elsewhere` if that is not where we left it."""
-        await self._asyncio.run(self._redraw, elsewhere)
+    async def resume(self, take_again: Callable[[], bool]) -> None:
+        """Take the terminal again, and draw the prompt where the cursor is."""
+        await self._asyncio.run(self._redraw, take_again)
 
     async def _edit(self, entry: Entry, typing: Typing) -> None:
         session = self._session(entry.label, self._history, entry.hold, erase_when_done=True)
@@ -181,11 +182,13 @@ class Editor:
         if self._app is not None:
             self._app.invalidate()
 
-    async def _erase(self) -> None:
+    async def _erase(self, give_back: Callable[[], object]) -> None:
         if self._app is not None:
             self._app.renderer.erase()
+        give_back()
 
-    async def _redraw(self, elsewhere: bool) -> None:
+    async def _redraw(self, take_again: Callable[[], bool]) -> None:
+        elsewhere = take_again()
         if self._app is not None:
             if elsewhere:
                 self._app.renderer.reset()  # there is nothing of ours to erase

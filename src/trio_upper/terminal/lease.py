@@ -26,11 +26,17 @@ TIDY = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?2004l\n"
 class Borrower(Protocol):
     """What uses a borrowed terminal."""
 
-    async def leave(self) -> None:
-        """Put away what is on the screen: the job is about to stop."""
+    async def leave(self, give_back: Callable[[], object]) -> None:
+        """Put away what is on the screen and `give_back` the terminal: the job is about to stop.
 
-    async def resume(self, *, elsewhere: bool) -> None:
-        """Draw what there is to see; `elsewhere` if somebody else has moved the cursor."""
+        Nothing is drawn in between, or it would stay there.
+        """
+
+    async def resume(self, take_again: Callable[[], bool]) -> None:
+        """Do `take_again`, and draw what there is to see, nothing else in between.
+
+        It tells whether somebody else has moved the cursor.
+        """
 
 
 @final
@@ -142,11 +148,10 @@ class Lease:
                     await trio.sleep(BACKGROUND_SECONDS)
                     if not terminal.in_foreground(self.fd):
                         await self._stop(borrower, terminal.NEEDS_TERMINAL)
-                await borrower.resume(elsewhere=self.take_again())
+                await borrower.resume(self.take_again)
 
     async def _stop(self, borrower: Borrower, number: int) -> None:
-        await borrower.leave()
-        self.give_back()
+        await borrower.leave(self.give_back)
         terminal.stop_job(number)
 
     def end_by(self, number: int, _: object = None) -> None:

@@ -1,6 +1,7 @@
 """A prompt for a terminal that can only print (``TERM=dumb``)."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -64,12 +65,14 @@ class PlainConsole:
         finally:
             self._label = ""
 
-    async def leave(self) -> None:
-        """Do nothing: the terminal is as it was found all the time."""
+    async def leave(self, give_back: Callable[[], object]) -> None:
+        """Put away nothing: the terminal is as it was found all the time."""
+        await trio.lowlevel.checkpoint()
+        give_back()
 
-    async def resume(self, *, elsewhere: bool) -> None:
+    async def resume(self, take_again: Callable[[], bool]) -> None:
         """Show the label again."""
-        self._at_line_start = elsewhere
+        self._at_line_start = take_again()
         await self._write("", self._label)
 
     async def _read(self) -> bytes:
