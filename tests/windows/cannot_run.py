@@ -54,6 +54,8 @@ TESTS = {
     "test_check.py::test_a_terminal_has_colours": TERMINALS,
     "test_log.py::": DESCRIPTORS,
     "test_main.py::test_ctrl_c_outside": SIGNALS,
+    "told_so[serve --workers 3": PROCESSES,
+    "told_so[serve --max-clients 2": PROCESSES,
     "test_main.py::test_what_is_said_is_said_at_once": TERMINALS,
     "test_main.py::test_a_reader_of_standard_error": DESCRIPTORS,
     "test_main.py::test_a_person_is_asked_only": TERMINALS,
