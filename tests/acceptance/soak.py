@@ -135,6 +135,7 @@ class Souls:
                 if self._last:
                     await talker.listen()
                     return
+                talker.expect_no_end()
                 self._living.remove(talker)
                 self._tally.lines += talker.lines
                 await self._die(stream)

@@ -11,6 +11,9 @@ from tests.acceptance.gate import Broken, expect
 
 READ_BYTES = 65536
 
+# As much of what came last as is worth quoting.
+READ_TAIL_BYTES = 100
+
 NOTICE = b"trio-upper: closing, the server is shutting down\n"
 
 # A server that stops may close a client that sends nothing for this long; what such a client
@@ -49,6 +52,15 @@ class Talker:
         self.peer = peer_name(stream)
         #: For each time that it sent something: up to which byte, and how long it had been quiet.
         self._pauses: list[tuple[int, float]] = []
+
+    def expect_no_end(self) -> None:
+        """Raise `Broken` if the server has ended this conversation."""
+        quiet = trio.current_time() - self._last
+        words = bytes(self._got[-READ_TAIL_BYTES:])
+        expect(
+            not self._ended,
+            f"{self._name} was ended, {quiet:.1f} s after its last line, with {words!r}",
+        )
 
     @property
     def sent(self) -> int:
