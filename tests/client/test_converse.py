@@ -476,6 +476,19 @@ async def test_the_half_close_waits_for_the_replies(autojump_clock: MockClock) -
     assert shown == b"HI\n"
 
 
+async def test_silence_before_the_end_of_the_input_is_none(autojump_clock: MockClock) -> None:
+    """There was nothing to say; what is asked last is waited for like the rest."""
+
+    async def source() -> AsyncGenerator[bytes]:
+        yield b"one\n"
+        await trio.sleep(5 * HALF_CLOSE_SECONDS)
+        yield b"two\n"
+
+    outcome, shown = await talk(closing_with_its_peer(delay=0.9), source())
+    assert outcome.complete
+    assert shown == b"ONE\nTWO\n"
+
+
 async def test_each_reply_puts_the_half_close_off(autojump_clock: MockClock) -> None:
     """As long as something comes, something else may."""
 
