@@ -1,7 +1,6 @@
 """Options that several commands share: their types, and those of the commands that connect."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 PEM = click.Path(path_type=Path)
 
 CONNECT = ConnectSettings()
-
-# A number of thousands of digits, whatever its value, is more than `int` takes.
-_PORT = re.compile("0{0,9}[0-9]{1,5}")
 
 
 class Seconds(click.ParamType[float]):
@@ -64,9 +60,11 @@ class ListeningPort(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the port, or fail with a usage error."""
+        from trio_upper.client.target import MAX_PORT, PORT
+
         text = str(value)
-        port = int(text) if _PORT.fullmatch(text) else -1
-        if not 0 <= port <= 65535:
+        port = int(text) if PORT.fullmatch(text) else -1
+        if not 0 <= port <= MAX_PORT:
             self.fail(f"{value!r} is not a valid port; use a number from 0 to 65535", param, ctx)
         return port
 

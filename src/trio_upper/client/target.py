@@ -11,8 +11,8 @@ from trio_upper.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 MAX_PORT = 65535
 
-# A number of thousands of digits, whatever its value, is more than `int` takes.
-_PORT = re.compile("0{0,9}[0-9]{1,5}")
+# How a port is written: thousands of digits, whatever their value, are more than `int` takes.
+PORT = re.compile("0{0,9}[0-9]{1,5}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?([^/?#]*)")
 
 # What getaddrinfo would take for an IPv4 address in one of its old spellings, as 127.1 and
@@ -93,7 +93,7 @@ def with_brackets(host: str) -> str | None:
 def _port_number(port: str | int) -> int:
     if isinstance(port, int):
         return port
-    if not _PORT.fullmatch(port.strip()):
+    if not PORT.fullmatch(port.strip()):
         raise ValueError(f"{port!r} is not a valid port; {_VALID_PORTS}")
     return int(port)
 
