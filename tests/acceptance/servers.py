@@ -4,9 +4,10 @@ import json
 import os
 import signal
 import subprocess
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
@@ -23,6 +24,9 @@ SPARE_DESCRIPTORS = 200
 
 # Events of which each is kept. The comings and goings of more clients are only counted.
 MOST_KEPT = 10_000
+
+# Of the clients that came and went last, however many there were before.
+LATEST = 1000
 
 # The events of which there is one or more for every client.
 PASSING = {"client connected", "client gone", "client refused"}
@@ -41,6 +45,7 @@ class WatchedServer(Server):
     def __init__(self, process: trio.Process) -> None:
         super().__init__(process)
         self._passed: Counter[tuple[str, str | None]] = Counter()
+        self._latest: deque[Event] = deque(maxlen=LATEST)
         self._told_to_stop = False
 
     def send(self, number: signal.Signals) -> None:
@@ -56,6 +61,16 @@ class WatchedServer(Server):
         """Return how often this happened to a client; `end` as the log has it, None: any."""
         counts = self._passed
         return sum(counts[key] for key in counts if key[0] == event and end in {None, key[1]})
+
+    async def account_of(self, peer: str) -> str:
+        """Return what the log says lately of a client that has gone, or is about to."""
+
+        def told() -> list[Event]:
+            return [event for event in self._latest if event.get("peer") == peer]
+
+        with suppress(trio.TooSlowError):
+            await eventually(lambda: any(event["event"] == "client gone" for event in told()))
+        return f"the log of {peer} at {datetime.now(UTC):%T.%f}: {told()}"
 
     async def watch(self) -> None:
         """Read what it writes, until it ends."""
@@ -94,6 +109,7 @@ class WatchedServer(Server):
         if event.get("event") in PASSING:
             end = event.get("end")
             self._passed[event["event"], end] += 1
+            self._latest.append(event)
             if len(self.events) >= MOST_KEPT and end != "shutdown":
                 return
         else:

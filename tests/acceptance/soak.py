@@ -24,7 +24,7 @@ from tests.acceptance.clients import (
     neighbour,
     stalls_in_the_handshake,
 )
-from tests.acceptance.gate import Gate, Sizes, expect
+from tests.acceptance.gate import Broken, Gate, Sizes, expect
 from tests.acceptance.servers import (
     KIB,
     MIB,
@@ -135,10 +135,14 @@ class Souls:
                 if self._last:
                     await talker.listen()
                     return
-                talker.expect_no_end()
                 self._living.remove(talker)
                 self._tally.lines += talker.lines
-                await self._die(stream)
+                try:
+                    expect(not talker.ended, "the server has ended the conversation")
+                    await self._die(stream)
+                except (Broken, OSError, trio.BrokenResourceError) as error:
+                    account = await self._server.account_of(talker.peer)
+                    raise Broken(f"{talker}: {error!r}; {account}") from error
 
     def _until_its_end(self) -> Callable[[], bool]:
         """Return whether a client has lived for long enough; the last ones survive the stop."""
