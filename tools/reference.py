@@ -2,7 +2,7 @@
 
 ``docs/reference.md`` as a whole: options, environment, exit codes, notices, events of the log and
 fields of JSON. In ``docs/troubleshooting.md`` the table of causes, in ``docs/performance.md`` that
-of the targets.
+of the targets, some of whose rows are in the README.
 """
 
 import ast
@@ -24,7 +24,18 @@ SOURCES = ROOT / "src" / "trio_upper"
 
 CAUSES = re.compile(r"(\| it says \| check \|\n\|---\|---\|\n)(?:\|.*\n)*")
 
-FIGURES = re.compile(r"(?:\|.*\n)+")
+FIGURES = re.compile(r"^\| target \|.*\n(?:\|.*\n)+", re.MULTILINE)
+
+# The rows of it that the README has: what matters most, and what is lost.
+SHORT = (
+    "| target |",
+    "| --- |",
+    "| 1. small messages, 1000 connections",
+    "| 2. small messages, 1000 connections",
+    "| 5. bulk: MB/s",
+    "| 9. client",
+    "| 13. TLS, small messages",
+)
 
 INTRODUCTION = """\
 # Reference
@@ -81,10 +92,15 @@ def causes(text: str) -> str:
     return CAUSES.sub(lambda found: found[1] + lines, text)
 
 
-def figures(text: str, results: str) -> str:
-    """Return `text` with the first table of the page of the benchmark, `results`."""
+def figures(text: str, results: str, rows: str | tuple[str, ...] = "|") -> str:
+    """Return `text` with the table of targets of the page of the benchmark, `results`.
+
+    Only those rows of it that begin with one of `rows`.
+    """
     found = FIGURES.search(results)
-    return FIGURES.sub(found[0], text, count=1) if found else text
+    lines = found[0].splitlines(keepends=True) if found else []
+    shown = "".join(line for line in lines if line.startswith(rows))
+    return FIGURES.sub(shown, text) if shown else text
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
@@ -211,10 +227,11 @@ def json_tables() -> Iterator[str]:
 
 def generated(root: Path = ROOT) -> dict[Path, str]:
     """Return the text of each page below `root` that is generated, or has a part that is."""
-    docs = root / "docs"
+    readme, docs = root / "README.md", root / "docs"
     troubleshooting, performance = docs / "troubleshooting.md", docs / "performance.md"
     results = (root / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     return {
+        readme: figures(readme.read_text(encoding="utf-8"), results, SHORT),
         docs / "reference.md": reference(),
         troubleshooting: causes(troubleshooting.read_text(encoding="utf-8")),
         performance: figures(performance.read_text(encoding="utf-8"), results),
