@@ -159,12 +159,6 @@ def test_what_could_not_be_written_is_told_by_the_next_line() -> None:
     assert "lost=5" in output.getvalue()
 
 
-@pytest.fixture(autouse=True)
-def patient_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine the end waits for what is read slowly, too."""
-    monkeypatch.setattr(module, "CLOSE_SECONDS", TIMEOUT_SECONDS)
-
-
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """A pipe's end to read and its end to write.
