@@ -5,12 +5,18 @@
 
 # Each event of the log: its fields in their order, and when it is logged.
 EVENTS: dict[str, tuple[list[str], str]] = {
-    "listening": (["address", "port"], "once for each address, as soon as it accepts"),
+    "listening": (
+        ["address", "port"],
+        "once for each address, as soon as it accepts; not as text at a terminal, which is told",
+    ),
     "listeners are for another process": (
         ["listen_pid", "pid"],
         "`LISTEN_FDS` is set, but `LISTEN_PID` is not this process; start it without a shell",
     ),
-    "certificate": (["fingerprint"], "TLS; what a client can trust the server by"),
+    "certificate": (
+        ["fingerprint"],
+        "TLS; what a client can trust the server by; where `listening` is logged",
+    ),
     "certificate is not in order": (
         ["why"],
         "it expired, expires within 14 days, or is not valid yet",
@@ -69,9 +75,9 @@ FIELDS: dict[str, dict[str, str]] = {
         "unanswered": "messages without a reply, and those that no connection could be made for",
         "min_ms": "milliseconds; null if nothing was answered, as for all times",
         "median_ms": "nearest rank, to 0.05 %, as for all percentiles",
-        "mean_ms": "",
-        "p99_ms": "",
-        "max_ms": "",
+        "mean_ms": "milliseconds",
+        "p99_ms": "nearest rank",
+        "max_ms": "milliseconds",
         "jitter_ms": (
             "the mean difference from one right reply's time to the next; null with fewer than two"
         ),
@@ -98,7 +104,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "p90_ms": "",
         "p99_ms": "",
         "p99_9_ms": "",
-        "max_ms": "",
+        "max_ms": "milliseconds",
         "reasons": "what went wrong, in words, and how often",
     },
     "check": {
@@ -106,16 +112,16 @@ FIELDS: dict[str, dict[str, str]] = {
         "port": "where to",
         "name": (
             "`status` (`ok`, `warning`, `failed` or `skipped`) and `text`, as every field from "
-            "here on; `addresses`, `lookup_ms`"
+            "here on, and more where it was seen: `addresses`, `lookup_ms`"
         ),
         "connect": "`addresses`: of each its `address`, and `connect_ms` or `error`, else null",
-        "server": "",
+        "server": "these two alone",
         "round_trip": "`count`, `min_ms`, `median_ms`, `max_ms`",
         "sizes": "`largest_right_bytes`; `failed_at_bytes`, null if all were right",
-        "half_close": "",
+        "half_close": "these two alone",
         "bulk": "`seconds`, `megabytes_per_s`, `megabits_per_s`, each way",
-        "tls": "`version`, `handshake_ms`, if it was asked for",
-        "verdict": "the answer to it all",
+        "tls": "`version`, `handshake_ms`",
+        "verdict": "these two alone; the answer to it all",
     },
 }
 
@@ -135,7 +141,7 @@ EXIT_CODES: dict[str, tuple[str, str]] = {
     "1": ("clients had to be cut, or it could not start", "anything else"),
     "2": ("usage error", "usage error"),
     "129, 130, 131, 141, 143": (
-        "-",
+        "131 by SIGQUIT; the others before its first line",
         (
             "ended by the signal itself: SIGHUP, SIGINT, SIGQUIT, SIGPIPE (as filters end: "
             r"`\| head -1`), SIGTERM. `ping` and `bench` sum up at SIGINT and SIGTERM, and end "

@@ -51,8 +51,8 @@ ENVIRONMENT = """\
 Every option and argument can come from the environment, as `TRIO_UPPER_<COMMAND>_<OPTION>`, in
 capitals and with `_` for `-`: `TRIO_UPPER_SERVE_MAX_CLIENTS=100`, `TRIO_UPPER_CLIENT_HOST=alpha`.
 An option that may be repeated has its values separated by spaces there; a flag is `1` or `0`. What
-is typed comes first, also a port within HOST, and where two exclude each other, as `--host` and
-`--public`.
+is typed comes first, also a port within HOST, and of two options that exclude each other, as
+`--host` and `--public`. Both from the environment are a usage error, as both typed are.
 """
 
 NOTICES = """\

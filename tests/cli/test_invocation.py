@@ -1,6 +1,7 @@
 """How the program is started: the commands that it prints, and those of its workers."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,16 +40,40 @@ def start(monkeypatch: pytest.MonkeyPatch, script: str, python: str = "python3")
 def test_the_command_is_shown_as_it_was_typed(
     monkeypatch: pytest.MonkeyPatch, script: str, python: str, shown: list[str]
 ) -> None:
-    """Whoever copies it needs no other way to start the program than the one that works here."""
+    """On another machine, where it is in another folder."""
     start(monkeypatch, script, python)
-    assert shown_command() == shown
+    assert shown_command(elsewhere=True) == shown
+
+
+@pytest.mark.parametrize("name", ["trio-upper", "python3"])
+def test_what_the_shell_does_not_find_is_shown_with_its_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """What is shown works as it is: not with the program of another environment."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in here, there:
+        folder.mkdir()
+        (folder / name).touch(mode=0o755)
+    typed = str(here / name)
+    start(monkeypatch, typed if name == "trio-upper" else MODULE, typed)
+    for path, word in [(here, name), (there, typed), (tmp_path, typed)]:
+        monkeypatch.setenv("PATH", str(path))
+        assert shown_command()[0] == word
+
+
+def test_a_word_that_the_shell_has_found_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It need not be on the PATH that this process has."""
+    monkeypatch.setenv("PATH", "")
+    start(monkeypatch, MODULE, "python")
+    assert shown_command() == ["python", "-m", "trio_upper"]
 
 
 @pytest.mark.usefixtures("archive")
-def test_one_file_is_shown_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On another machine it is in another folder."""
+def test_one_file_is_shown_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by its name for another machine, where it is in another folder."""
     start(monkeypatch, ARCHIVE)
-    assert shown_command() == ["python3", "trio-upper.pyz"]
+    assert shown_command() == ["python3", ARCHIVE]
+    assert shown_command(elsewhere=True) == ["python3", "trio-upper.pyz"]
 
 
 def test_the_program_starts_itself_as_a_module() -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import runpy
 import signal
 import ssl
@@ -39,6 +40,9 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+FINGERPRINT = f"SHA256:{'0a' * 32}"
 
 
 class Called:
@@ -207,16 +211,21 @@ def test_a_value_from_the_environment_is_told_so(
         ("client x:80", {"PORT": "http"}, None, ""),
         ("client [x", {"PORT": "80"}, "brackets are for IPv6", ""),
         ("client", {"QUIET": "1", "VERBOSE": "1"}, "-q and -v exclude", "QUIET and {}VERBOSE"),
-        ("client -v", {"QUIET": "1"}, "-q and -v exclude each other", "QUIET"),
-        ("client -6", {"IPV4": "1"}, "-4 and -6 exclude each other", "IPV4"),
+        ("client -v", {"QUIET": "1"}, None, ""),
+        ("client", {"IPV4": "1", "IPV6": "1"}, "-4 and -6 exclude", "IPV4 and {}IPV6"),
         ("client", {"BIND": "x"}, "'x' is not a valid address to connect from", "BIND"),
         ("client -4", {"BIND": "::1"}, "cannot be used with IPv4", "BIND"),
         ("client --bind ::1", {"IPV4": "1", "IPV6": "0"}, "cannot be used with IPv4", "IPV4"),
         ("client --bind x", {"IPV4": "1"}, "'x' is not a valid address to connect from", ""),
         ("client", {"TLS_FINGERPRINT": "x"}, "not a valid fingerprint", "TLS_FINGERPRINT"),
-        ("client --insecure", {"TLS_FINGERPRINT": "x"}, "one certificate", "TLS_FINGERPRINT"),
+        (
+            "client",
+            {"TLS_FINGERPRINT": "x", "INSECURE": "1"},
+            "one",
+            "INSECURE and {}TLS_FINGERPRINT",
+        ),
         ("client", {"TLS_KEY": "x"}, "--tls-key needs --tls-cert", "TLS_KEY"),
-        ("ping x --jsonl", {"JSON": "1"}, "--json and --jsonl exclude each other", "JSON"),
+        ("ping x", {"JSON": "1", "JSONL": "1"}, "--json and --jsonl exclude", "JSON and {}JSONL"),
         ("ping x", {"COUNT": "0", "SIZE": "9"}, "--count must be at least 1", "COUNT"),
         ("bench x", {"SIZE": "1", "JSON": "1"}, "--size must be from 2 to", "SIZE"),
         ("serve --workers 3", {"MAX_CLIENTS": "2"}, "--max-clients 2 is less", "MAX_CLIENTS"),
@@ -228,6 +237,12 @@ def test_a_value_from_the_environment_is_told_so(
             {"TLS_CERT": "x", "TLS_SELF_SIGNED": "1"},
             "--tls-self-signed makes a certificate; leave out --tls-cert",
             "TLS_CERT and {}TLS_SELF_SIGNED",
+        ),
+        (
+            "serve",
+            {"HOST": "::1", "PUBLIC": "1"},
+            "--public stands for all addresses; leave out --host",
+            "HOST and {}PUBLIC",
         ),
     ],
 )
@@ -513,7 +528,11 @@ def test_serve_takes_options_from_the_environment(
         ("--write-timeout", "1_0", "'1_0' is not a valid duration; give seconds, 0 or more"),
         ("--write-timeout", "soon", "'soon' is not a valid duration; give seconds, 0 or more"),
         ("--max-clients", "0", "0 is too small; it must be at least 1"),
+        ("--workers", "9" * 20, f"{'9' * 20} is too large; it must be at most 10000"),
         ("--host", "1.2.3", "'1.2.3' is not a valid host; give a name, an IPv4 address or"),
+        ("--host", "::ffff:127.0.0.1", "stands for an IPv4 address; give 127.0.0.1"),
+        ("--host", "255.255.255.255", "255.255.255.255 is no address of one machine; use"),
+        ("--host", "ff02::1", "ff02::1 is no address of one machine; use 0.0.0.0 for all IPv4"),
         ("--host", "localhost:80", "'localhost:80' is not a valid host; give a name"),
         ("--max-clients", "few", "'few' is not a valid integer;"),
         ("--log-level", "loud", "'loud' is not one of"),
@@ -597,6 +616,42 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     assert not serving.times
 
 
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [
+        ("client -m x -v", "QUIET=1"),
+        ("client -m x -4", "IPV6=1"),
+        (f"client -m x --tls-fingerprint {FINGERPRINT}", "TLS_CA=missing.pem"),
+        (f"client -m x --tls-fingerprint {FINGERPRINT}", "INSECURE=1"),
+        ("client -m x --insecure", f"TLS_FINGERPRINT={FINGERPRINT}"),
+        ("ping x --json", "JSONL=1"),
+        ("ping x --jsonl", "JSON=1"),
+        ("serve --public", "HOST=::1"),
+        ("serve --host ::1", "PUBLIC=1"),
+    ],
+)
+def test_of_two_that_exclude_each_other_the_typed_one_holds(
+    serving: Called,
+    talking: Called,
+    pinging: Called,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    environment: str,
+) -> None:
+    """As if the environment had nothing of the other."""
+    called = {"serve": serving, "client": talking, "ping": pinging}[words.split()[0]]
+
+    def meant() -> list[object]:
+        assert run(*words.split()) == CODE
+        told = [*called.arguments, *called.options.values()]
+        return [str(re.sub("0x[0-9a-f]+", "", str(one))) for one in told]
+
+    alone = meant()
+    name, value = environment.split("=")
+    monkeypatch.setenv(f"TRIO_UPPER_{words.split()[0].upper()}_{name}", value)
+    assert meant() == alone
+
+
 def test_serve_public_is_every_address(serving: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the environment says."""
     monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", "::1")
@@ -612,7 +667,11 @@ def test_serve_public_is_every_address(serving: Called, monkeypatch: pytest.Monk
             ["--tls-self-signed", "--tls-cert", "x.pem"],
             "--tls-self-signed makes a certificate; leave out --tls-cert",
         ),
-        (["--tls-self-signed", "--tls-key", "x.pem"], "--tls-key needs --tls-cert"),
+        (
+            ["--tls-self-signed", "--tls-key", "x.pem"],
+            "--tls-self-signed makes a key; leave out --tls-key",
+        ),
+        (["--tls-key", "x.pem"], "--tls-key needs --tls-cert"),
     ],
 )
 def test_options_of_serve_that_contradict_each_other(
@@ -626,13 +685,10 @@ def test_options_of_serve_that_contradict_each_other(
 def test_a_host_that_is_typed_is_the_only_one(
     serving: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the environment says; that, too, may have both, and then all addresses are meant."""
+    """Whatever the environment says."""
     monkeypatch.setenv("TRIO_UPPER_SERVE_PUBLIC", "1")
     run("serve", "--host", "127.0.0.1")
     assert serving.arguments[0] == ServerSettings(hosts=("127.0.0.1",))
-    monkeypatch.setenv("TRIO_UPPER_SERVE_HOST", "127.0.0.1")
-    run("serve")
-    assert serving.arguments[0] == ServerSettings(hosts=("0.0.0.0", "::"))
 
 
 def test_of_two_certificates_the_typed_one_is_used(
@@ -657,7 +713,7 @@ def test_a_key_that_is_typed_is_not_for_a_certificate_of_the_environment(
     """What is typed makes a certificate of its own, which needs no key."""
     monkeypatch.setenv("TRIO_UPPER_SERVE_TLS_CERT", "x.pem")
     said = complaint(capsys, "serve", "--tls-self-signed", "--tls-key", "x.pem")
-    assert said.startswith("--tls-key needs --tls-cert")
+    assert said.startswith("--tls-self-signed makes a key")
     assert not serving.times
 
 
@@ -710,14 +766,11 @@ def test_tls_options_without_a_certificate_are_a_usage_error(
 ) -> None:
     """Whoever wants clients to be checked must not get a server that speaks plain text."""
     text = complaint(capsys, "serve", option, "x.pem")
-    assert text.startswith(f"{option} needs --tls-cert; see ")
+    assert text.startswith(f"{option} needs --tls-cert")
     assert not serving.times
 
 
 # ------------------------------------------------------------------ client
-
-
-FINGERPRINT = f"SHA256:{'0a' * 32}"
 
 
 def test_client_has_defaults(talking: Called) -> None:
@@ -813,7 +866,9 @@ def test_which_addresses_to_use(
         (["--bind", "box"], "'box' is not a valid address to connect from"),
         (["-4", "--bind", "::1"], "::1 is an IPv6 address"),
         (["--tls-fingerprint", "abc"], "'abc' is not a valid fingerprint; give SHA256: and 64"),
-        (["--tls-fingerprint", FINGERPRINT, "--insecure"], "leave out --tls-ca and --insecure"),
+        (["--tls-fingerprint", ""], "'' is not a valid fingerprint"),
+        (["--tls-ca", ""], "the name of the file is empty"),
+        (["--tls-fingerprint", FINGERPRINT, "--insecure"], "leave out --insecure"),
         (["--tls-fingerprint", FINGERPRINT, "--tls-ca", "x"], "leave out --tls-ca"),
     ],
 )

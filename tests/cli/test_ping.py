@@ -385,12 +385,6 @@ def test_an_object_for_each_round_trip_and_one_for_the_summary(world: World) -> 
     assert (summary["sent"], summary["answered"], summary["wrong"]) == (2, 1, 1)
 
 
-def test_one_kind_of_json_excludes_the_other() -> None:
-    """A reader expects one of them."""
-    with pytest.raises(ValueError, match="--json and --jsonl exclude each other"):
-        Options(as_json=True, as_json_lines=True)
-
-
 def test_the_local_time_stands_before_each_line(world: World) -> None:
     """With milliseconds and the offset from UTC, in the format of ISO 8601; not in the summary."""
     world.meets(after(3))

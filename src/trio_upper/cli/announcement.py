@@ -57,11 +57,13 @@ class Announcement:
     ) -> list[str]:
         exposed = any(address.is_unspecified for address in opened)
         if exposed and own is None:
-            command = self._client("ADDRESS", port)
+            command = self._client("ADDRESS", port, elsewhere=True)
             return [f"from other machines:  {command}", f"{INDENT}ADDRESS is one of this machine"]
         reachable = _reachable(opened, own or ())
         if reachable:
-            first, *more = [self._client(_for_others(address), port) for address in reachable]
+            first, *more = [
+                self._client(_for_others(address), port, elsewhere=True) for address in reachable
+            ]
             lines = [f"from other machines:  {first}", *(INDENT + command for command in more)]
             if any("%" in str(address) for address in reachable):
                 lines.append(f"{INDENT}INTERFACE is the other machine's on this network, as eth0")
@@ -76,9 +78,9 @@ class Announcement:
             INDENT + command,
         ]
 
-    def _client(self, address: str, port: int) -> str:
+    def _client(self, address: str, port: int, *, elsewhere: bool = False) -> str:
         # With host and port, also the default ones: a client at a terminal asks for neither then.
-        words = [*shown_command(), "client", address, str(port)]
+        words = [*shown_command(elsewhere=elsewhere), "client", address, str(port)]
         if self.fingerprint:
             words += ["--tls-fingerprint", self.fingerprint]
         elif self.tls:

@@ -10,12 +10,14 @@ import click
 
 from trio_upper import __version__
 from trio_upper.cli.options import (
+    COMMAND_LINE,
     PEM,
     ListeningHost,
     ListeningPort,
     Seconds,
     Whole,
     checking,
+    choose_typed,
     connection_options,
     connection_settings,
     failing,
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 PREFIX = "TRIO_UPPER"
 
 DEFAULT = click.core.ParameterSource.DEFAULT
-COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
 ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
+
+# More than any machine has cores.
+MOST_WORKERS = 10_000
 
 # What --public stands for.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - it is what the option is for
@@ -70,10 +74,12 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and have what fails say where."""
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            choose_typed(ctx)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+        return rest
 
 
 class Program(click.Group):
@@ -163,7 +169,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 )
 @click.option(
     "--workers",
-    type=Whole(min=0),
+    type=Whole(min=0, max=MOST_WORKERS),
     default=1,
     metavar="N",
     help="Processes that share the listeners; 0: one per core.",
@@ -198,7 +204,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 def serve(
     words: Sequence[str],
     /,
-    host: tuple[str, ...],
+    host: tuple[str, ...] | None,
     public: bool,
     workers: int,
     worker: int | None,
@@ -223,10 +229,9 @@ def serve(
 
     if words[-1] == "--":  # it ends the options, and more are added
         words = words[:-1]
-    hosts = choose_hosts(host, public=public, worker=worker)
-    tls_cert, tls_key, tls_self_signed = choose_certificate(
-        tls_cert, tls_key, self_signed=tls_self_signed
-    )
+    if worker is None:  # its options are the words to its parent
+        leave_listeners_alone("host", "port", "public")
+    hosts = EVERYWHERE if public else host or SERVE.hosts
     tls = server_tls(tls_cert, tls_key, tls_client_ca, self_signed=tls_self_signed, worker=worker)
     told = ServerSettings(hosts=hosts, tls=tls.context if tls else None, **settings)
     with checking("max_clients", "workers"):
@@ -243,20 +248,6 @@ def serve(
         )
 
 
-def choose_hosts(hosts: tuple[str, ...], *, public: bool, worker: int | None) -> tuple[str, ...]:
-    """Return what to listen on: what is typed, and where both are not, ``--public``.
-
-    A list from the environment may be blank.
-    """
-    if worker is None:  # its options are the words to its parent
-        leave_listeners_alone("host", "port", "public")
-    if public and is_typed("host"):
-        if is_typed("public"):
-            raise click.UsageError("--public stands for all addresses; leave out --host")
-        return hosts
-    return EVERYWHERE if public else hosts or SERVE.hosts
-
-
 def choose_workers(workers: int) -> int:
     """Return how many processes are to serve."""
     from trio_upper.platform import HAS_WORKERS, usable_cores
@@ -264,23 +255,6 @@ def choose_workers(workers: int) -> int:
     if workers != 1 and not HAS_WORKERS:
         raise click.UsageError("--workers must be 1: processes cannot share a port on this system")
     return workers or usable_cores()
-
-
-def choose_certificate(
-    cert: Path | None, key: Path | None, *, self_signed: bool
-) -> tuple[Path | None, Path | None, bool]:
-    """Return which of these to use: of a file and a self-made certificate, the one that is typed.
-
-    Error handling: `click.UsageError` if both are, or neither.
-    """
-    if not (cert and self_signed):
-        return cert, key, self_signed
-    typed = is_typed("tls_cert"), is_typed("tls_self_signed")
-    if typed == (True, False):
-        return cert, key, False
-    if typed == (False, True):
-        return None, key if is_typed("tls_key") else None, True
-    raise click.UsageError("--tls-self-signed makes a certificate; leave out --tls-cert")
 
 
 def server_tls(
@@ -298,7 +272,7 @@ def server_tls(
     if key and not cert:
         raise click.UsageError("--tls-key needs --tls-cert")
     if client_ca and not (cert or self_signed):
-        raise click.UsageError("--tls-client-ca needs --tls-cert")
+        raise click.UsageError("--tls-client-ca needs --tls-cert or --tls-self-signed")
     if not (cert or self_signed):
         return None
     from trio_upper.cli.announcement import own_addresses
@@ -350,11 +324,6 @@ def leave_listeners_alone(*options: str) -> None:
         )
 
 
-def is_typed(option: str) -> bool:
-    """Tell whether `option` of the command was given on the command line."""
-    return click.get_current_context().get_parameter_source(option) is COMMAND_LINE
-
-
 @cli.command()
 @click.argument("host", required=False)
 @click.argument("port", required=False)
@@ -388,8 +357,6 @@ def client(host: str | None, port: str | None, message: tuple[str, ...], **optio
 
     port = chosen_port(host, port)
     target = chosen_target(host, port)
-    if options["quiet"] and options["verbose"]:
-        raise click.UsageError("-q and -v exclude each other")
     settings = command.Options(**connection_settings(**options))
     if message or not (is_terminal(sys.stdin) and is_terminal(sys.stdout)):
         return command.run(target, message, settings, host_given=host is not None)

@@ -17,13 +17,33 @@ def own_command() -> list[str]:
     return [sys.executable, archive] if archive else [sys.executable, "-m", MODULE]
 
 
-def shown_command() -> list[str]:
-    """Return the words that a person types to start it, in the way that was chosen this time."""
+def shown_command(*, elsewhere: bool = False) -> list[str]:
+    """Return the words that a person types to start it, in the way that was chosen this time.
+
+    On this machine they work as they are: what the shell does not find by its name has its path.
+    `elsewhere` is on another one, where it is in another folder.
+    """
     archive = _archive()
-    if Path(sys.argv[0]).stem == SCRIPT and not archive:
-        return [SCRIPT]
-    python = Path(sys.orig_argv[0]).name.removesuffix(".exe")
-    return [python, Path(archive).name] if archive else [python, "-m", MODULE]
+    program = _name if elsewhere else _word
+    if _name(sys.argv[0]) == SCRIPT and not archive:
+        return [program(sys.argv[0])]
+    python = program(sys.orig_argv[0])
+    if archive:
+        return [python, Path(archive).name if elsewhere else archive]
+    return [python, "-m", MODULE]
+
+
+def _name(path: str) -> str:
+    return Path(path).name.removesuffix(".exe")
+
+
+def _word(path: str) -> str:
+    """Return the name of a program if the shell finds this very one by it, else its path."""
+    import shutil
+
+    found = shutil.which(_name(path))
+    is_found = found is not None and Path(found).absolute() == Path(path).absolute()
+    return _name(path) if is_found or path == Path(path).name else str(Path(path).absolute())
 
 
 def _archive() -> str:

@@ -16,6 +16,7 @@ import click
 
 from trio_upper.cli.commands import cli
 from trio_upper.cli.early import end_by_first_signal, keeping_signals
+from trio_upper.cli.invocation import shown_command
 from trio_upper.cli.output import say
 from trio_upper.platform import end_with
 
@@ -113,7 +114,8 @@ def _unwritable(error: OSError) -> int:
 
 def _run(words: Sequence[str]) -> int:
     try:
-        code: int = cli.main(args=words, obj=words, standalone_mode=False)
+        name = " ".join(shown_command(elsewhere=True))
+        code: int = cli.main(args=words, prog_name=name, obj=words, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         with contextlib.suppress(OSError):  # what shows it is standard error
             error.show()

@@ -15,9 +15,62 @@ from trio_upper.client.settings import REPLY_TIMEOUT_SECONDS, ConnectSettings
 if TYPE_CHECKING:
     import ssl
 
-PEM = click.Path(path_type=Path)
-
 CONNECT = ConnectSettings()
+
+EXCLUSIVE = {
+    ("public", "host"): "--public stands for all addresses; leave out --host",
+    ("tls_self_signed", "tls_cert"): "--tls-self-signed makes a certificate; leave out --tls-cert",
+    ("tls_self_signed", "tls_key"): "--tls-self-signed makes a key; leave out --tls-key",
+    ("tls_fingerprint", "tls_ca"): "--tls-fingerprint trusts one certificate; leave out --tls-ca",
+    ("tls_fingerprint", "insecure"): (
+        "--tls-fingerprint trusts one certificate; leave out --insecure"
+    ),
+    ("ipv4", "ipv6"): "-4 and -6 exclude each other; without them both are used",
+    ("quiet", "verbose"): "-q and -v exclude each other",
+    ("json", "jsonl"): "--json and --jsonl exclude each other",
+}
+"""Pairs of options of a command, and what is said if both are given."""
+
+COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+
+
+def choose_typed(context: click.Context) -> None:
+    """Leave out of two options that exclude each other the one that is not typed.
+
+    Error handling: `click.UsageError` if both are typed, or both come from the environment.
+    """
+    values, source = context.params, context.get_parameter_source
+    for pair, why in EXCLUSIVE.items():
+        given = [name for name in pair if is_given(name, context)]
+        typed = [name for name in given if source(name) is COMMAND_LINE]
+        if len(given) == 1 or not given:
+            continue
+        if len(typed) != 1:
+            raise click.UsageError(why, context)
+        [other] = set(pair) - set(typed)
+        values[other] = False if values[other] is True else None
+
+
+def is_given(name: str, context: click.Context) -> bool:
+    """Tell whether an option has a value that is not its default; a list may be blank."""
+    is_default = context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
+    return not is_default and context.params.get(name) not in {None, False, ()}
+
+
+class PEMFile(click.Path):
+    """The name of a file in PEM; click would take an empty one for the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail with a usage error."""
+        if value == "":
+            self.fail("the name of the file is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PEM = PEMFile()
 
 
 class Seconds(click.ParamType[float]):
@@ -48,9 +101,27 @@ class ListeningHost(click.ParamType[str]):
         from trio_upper.client.target import Target
 
         try:
-            return Target(host=str(value)).host
+            host = Target(host=str(value)).host
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if why := _no_listener(host):
+            self.fail(f"{host} {why}", param, ctx)
+        return host
+
+
+def _no_listener(host: str) -> str:
+    """Return why nobody could connect to `host` if it is such an address, and what to do."""
+    from ipaddress import IPv6Address, ip_address
+
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name
+        return ""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return f"stands for an IPv4 address; give {address.ipv4_mapped}"
+    if address.is_multicast or host == "255.255.255.255":
+        return "is no address of one machine; use 0.0.0.0 for all IPv4 or :: for all IPv6"
+    return ""
 
 
 class ListeningPort(click.ParamType[int]):
@@ -70,7 +141,7 @@ class ListeningPort(click.ParamType[int]):
 
 
 class Whole(click.IntRange):
-    """A whole number with a minimum; click would call it a "range" in its messages."""
+    """A whole number with limits; click would call it a "range" in its messages."""
 
     name = "integer"
 
@@ -79,6 +150,8 @@ class Whole(click.IntRange):
         number: int = click.INT.convert(value, param, ctx)
         if self.min is not None and number < self.min:
             self.fail(f"{number} is too small; it must be at least {self.min}", param, ctx)
+        if self.max is not None and number > self.max:
+            self.fail(f"{value} is too large; it must be at most {self.max}", param, ctx)
         return number
 
 
@@ -159,10 +232,8 @@ def connection_settings(
     """Return `others`, and as `connection` what `connection_options` say of connecting."""
     if tls_key and not tls_cert:
         raise click.UsageError("--tls-key needs --tls-cert")
-    if ipv4 and ipv6:
-        raise click.UsageError("-4 and -6 exclude each other; without them both are used")
     context = None
-    if tls or tls_ca or insecure or tls_fingerprint or tls_cert:
+    if tls or tls_ca or insecure or tls_fingerprint is not None or tls_cert:
         context = _tls(tls_ca, insecure, tls_fingerprint, tls_cert, tls_key)
     with checking("bind"):
         ConnectSettings(bind=bind)
@@ -186,12 +257,8 @@ def _tls(
 ) -> "ssl.SSLContext":
     from trio_upper.tls import client_context, parse_fingerprint
 
-    if fingerprint and (ca or insecure):
-        raise click.UsageError(
-            "--tls-fingerprint trusts one certificate; leave out --tls-ca and --insecure"
-        )
     with checking("tls_fingerprint"):
-        trusted = parse_fingerprint(fingerprint) if fingerprint else None
+        trusted = None if fingerprint is None else parse_fingerprint(fingerprint)
     with failing():
         context = client_context(ca=ca, insecure=insecure, trusted=trusted, cert=cert, key=key)
     if insecure:

@@ -35,18 +35,13 @@ class Options(PingSettings):
 
     `connection.wait` is for the first connection; a lost one is tried again once a round trip.
     `timestamps` puts the local time before each line. `as_json` prints one object at the end,
-    `as_json_lines` also one for each round trip.
+    `as_json_lines` also one for each round trip; they exclude each other.
     """
 
     connection: ConnectSettings = field(default_factory=ConnectSettings)
     timestamps: bool = False
     as_json: bool = False
     as_json_lines: bool = False
-
-    def __post_init__(self) -> None:
-        PingSettings.__post_init__(self)
-        if self.as_json and self.as_json_lines:
-            raise ValueError("--json and --jsonl exclude each other")
 
 
 def run(target: Target, options: Options) -> int:
