@@ -53,7 +53,8 @@ def test_what_the_shell_does_not_find_is_shown_with_its_path(
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in here, there:
         folder.mkdir()
-        (folder / name).touch(mode=0o755)
+        for file in name, f"{name}.exe":  # the second on Windows
+            (folder / file).touch(mode=0o755)
     typed = str(here / name)
     start(monkeypatch, typed if name == "trio-upper" else MODULE, typed)
     for path, word in [(here, name), (there, typed), (tmp_path, typed)]:

@@ -641,10 +641,10 @@ def test_of_two_that_exclude_each_other_the_typed_one_holds(
     """As if the environment had nothing of the other."""
     called = {"serve": serving, "client": talking, "ping": pinging}[words.split()[0]]
 
-    def meant() -> list[object]:
+    def meant() -> list[str]:
         assert run(*words.split()) == CODE
         told = [*called.arguments, *called.options.values()]
-        return [str(re.sub("0x[0-9a-f]+", "", str(one))) for one in told]
+        return [re.sub(" at [0-9A-Fa-fx]+", "", str(one)) for one in told]
 
     alone = meant()
     name, value = environment.split("=")

@@ -4,6 +4,7 @@ There are three ways: as a module (``python -m trio_upper``), as the script ``tr
 one file that holds it all (``python trio-upper.pyz``, see `zipapp`).
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,9 +42,14 @@ def _word(path: str) -> str:
     """Return the name of a program if the shell finds this very one by it, else its path."""
     import shutil
 
-    found = shutil.which(_name(path))
-    is_found = found is not None and Path(found).absolute() == Path(path).absolute()
-    return _name(path) if is_found or path == Path(path).name else str(Path(path).absolute())
+    name = _name(path)
+    is_found = _comparable(shutil.which(name) or "") == _comparable(path)
+    return name if is_found or path == Path(path).name else str(Path(path).absolute())
+
+
+def _comparable(path: str) -> str:
+    """Return the path of a program as others on Windows can be written, too."""
+    return os.path.normcase(Path(path).absolute()).removesuffix(".exe")
 
 
 def _archive() -> str:
