@@ -137,12 +137,15 @@ class Souls:
                     return
                 self._living.remove(talker)
                 self._tally.lines += talker.lines
+                wrong: Exception | None = None
                 try:
                     expect(not talker.ended, "the server has ended the conversation")
                     await self._die(stream)
                 except (Broken, OSError, trio.BrokenResourceError) as error:
+                    wrong = error
+                if wrong is not None:
                     account = await self._server.account_of(talker.peer)
-                    raise Broken(f"{talker}: {error!r}; {account}") from error
+                    raise Broken(f"{talker}: {wrong!r}; {account}") from wrong
 
     def _until_its_end(self) -> Callable[[], bool]:
         """Return whether a client has lived for long enough; the last ones survive the stop."""
