@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from tests.helpers.certificates import ca_file, cert_file, issue, key_file, pair_file
 from tests.helpers.waiting import TIMEOUT_SECONDS
 
@@ -23,6 +24,7 @@ from trio_upper.cli import bench, client, dialogue, ping, serve
 from trio_upper.cli import output as commands
 from trio_upper.cli.announcement import Announcement
 from trio_upper.cli.client import Options
+from trio_upper.cli.commands import cli
 from trio_upper.cli.main import main
 from trio_upper.cli.output import say
 from trio_upper.client.settings import ConnectSettings
@@ -274,8 +276,6 @@ def test_a_usage_error_without_a_context_names_the_program(
 ) -> None:
     """Where click does not know the command, the whole program's help is pointed to."""
     import click
-
-    from trio_upper.cli.commands import cli
 
     def fail(**_: object) -> None:
         raise click.UsageError("no.")
@@ -650,6 +650,13 @@ def test_of_two_that_exclude_each_other_the_typed_one_holds(
     name, value = environment.split("=")
     monkeypatch.setenv(f"TRIO_UPPER_{words.split()[0].upper()}_{name}", value)
     assert meant() == alone
+
+
+def test_a_line_that_is_being_typed_is_completed_whatever_it_says() -> None:
+    """What is wrong is said when it is entered."""
+    completion = ShellComplete(cli, {}, "trio-upper", "_TRIO_UPPER_COMPLETE")
+    found = completion.get_completions(["client", "-4", "-6"], "--verb")
+    assert [one.value for one in found] == ["--verbose"]
 
 
 def test_serve_public_is_every_address(serving: Called, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,8 @@ class Command(click.Command):
         """Parse, and have what fails say where."""
         try:
             rest = super().parse_args(ctx, args)
-            choose_typed(ctx)
+            if not ctx.resilient_parsing:  # as for completion, while the line is being typed
+                choose_typed(ctx)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise

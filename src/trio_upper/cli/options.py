@@ -41,14 +41,13 @@ def choose_typed(context: click.Context) -> None:
     """
     values, source = context.params, context.get_parameter_source
     for pair, why in EXCLUSIVE.items():
-        given = [name for name in pair if is_given(name, context)]
-        typed = [name for name in given if source(name) is COMMAND_LINE]
-        if len(given) == 1 or not given:
+        if not all(is_given(name, context) for name in pair):
             continue
-        if len(typed) != 1:
+        not_typed = [name for name in pair if source(name) is not COMMAND_LINE]
+        if len(not_typed) != 1:
             raise click.UsageError(why, context)
-        [other] = set(pair) - set(typed)
-        values[other] = False if values[other] is True else None
+        [name] = not_typed
+        values[name] = False if values[name] is True else None
 
 
 def is_given(name: str, context: click.Context) -> bool:
