@@ -7,7 +7,7 @@
 EVENTS: dict[str, tuple[list[str], str]] = {
     "listening": (
         ["address", "port"],
-        "once for each address, as soon as it accepts; not as text at a terminal, which is told",
+        "once for each address, as soon as it accepts; not as text at a terminal",
     ),
     "listeners are for another process": (
         ["listen_pid", "pid"],
@@ -15,7 +15,7 @@ EVENTS: dict[str, tuple[list[str], str]] = {
     ),
     "certificate": (
         ["fingerprint"],
-        "TLS; what a client can trust the server by; where `listening` is logged",
+        "TLS; what a client can trust the server by; logged where `listening` is",
     ),
     "certificate is not in order": (
         ["why"],

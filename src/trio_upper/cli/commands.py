@@ -11,6 +11,8 @@ import click
 from trio_upper import __version__
 from trio_upper.cli.options import (
     COMMAND_LINE,
+    DEFAULT,
+    ENVIRONMENT,
     PEM,
     ListeningHost,
     ListeningPort,
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
 
 # What the variables of all options begin with.
 PREFIX = "TRIO_UPPER"
-
-DEFAULT = click.core.ParameterSource.DEFAULT
-ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
 # More than any machine has cores.
 MOST_WORKERS = 10_000

@@ -17,10 +17,9 @@ import click
 from trio_upper.cli.commands import cli
 from trio_upper.cli.early import end_by_first_signal, keeping_signals
 from trio_upper.cli.invocation import shown_command
+from trio_upper.cli.options import ENVIRONMENT
 from trio_upper.cli.output import say
 from trio_upper.platform import end_with
-
-ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
 
 _OPTION = re.compile(r"(?<![\w-])--?[a-z0-9][a-z0-9-]*")
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 CONNECT = ConnectSettings()
 
+# Where the value of a parameter comes from.
+COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+DEFAULT = click.core.ParameterSource.DEFAULT
+ENVIRONMENT = click.core.ParameterSource.ENVIRONMENT
+
 EXCLUSIVE = {
     ("public", "host"): "--public stands for all addresses; leave out --host",
     ("tls_self_signed", "tls_cert"): "--tls-self-signed makes a certificate; leave out --tls-cert",
@@ -30,8 +35,6 @@ EXCLUSIVE = {
     ("json", "jsonl"): "--json and --jsonl exclude each other",
 }
 """Pairs of options of a command, and what is said if both are given."""
-
-COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
 
 
 def choose_typed(context: click.Context) -> None:
@@ -52,7 +55,7 @@ def choose_typed(context: click.Context) -> None:
 
 def is_given(name: str, context: click.Context) -> bool:
     """Tell whether an option has a value that is not its default; a list may be blank."""
-    is_default = context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
+    is_default = context.get_parameter_source(name) is DEFAULT
     return not is_default and context.params.get(name) not in {None, False, ()}
 
 
